@@ -6,7 +6,8 @@
     ├── RetryableError                the same call may succeed later: Airflow retries it
     │   ├── SourceUnavailableError    LiveKit's side did not answer, or answered 429 or 5xx
     │   ├── TransferInterruptedError  the body of a recording stopped, stalled or was cut short
-    │   └── StorageUnavailableError   an inbox, warehouse or ledger did not answer, or answered 5xx
+    │   ├── StorageUnavailableError   an inbox, warehouse or ledger did not answer, or answered 5xx
+    │   └── UploadGoneError           the open upload was aborted by another task or a lifecycle rule
     ├── PermanentError                no retry can help: the outcome is final
     │   ├── LinkExpiredError          a signed URL's time is over
     │   ├── MissingError              the signed URL works, but nothing is behind it
@@ -43,6 +44,11 @@ class RetryableError(LivekitBackupError):
 class SourceUnavailableError(RetryableError):
     """LiveKit's side did not answer, or answered 429 or 5xx."""
 
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the source asked to wait; None when it did not."""
+
 
 class TransferInterruptedError(RetryableError):
     """The body of a recording stopped, stalled or was cut short."""
@@ -50,6 +56,10 @@ class TransferInterruptedError(RetryableError):
 
 class StorageUnavailableError(RetryableError):
     """An inbox, warehouse or ledger did not answer, or answered 5xx."""
+
+
+class UploadGoneError(RetryableError):
+    """The open upload was aborted by another task or a lifecycle rule."""
 
 
 class PermanentError(LivekitBackupError):

@@ -33,9 +33,3 @@ SAFE = frozenset({Outcome.LANDED, Outcome.ALREADY_LANDED, Outcome.IN_PRIMARY})
 
 IN_WAREHOUSE = frozenset({Outcome.LANDED, Outcome.ALREADY_LANDED})
 """The recording is at its landing key, verified."""
-
-LOST = frozenset({Outcome.EXPIRED, Outcome.MISSING})
-"""No run can recover it any more."""
-
-AT_RISK = frozenset(Outcome) - SAFE - LOST
-"""Not safe, and not lost: a later run or a person can still change it."""

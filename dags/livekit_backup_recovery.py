@@ -1,0 +1,76 @@
+"""Recovers LiveKit Cloud's backup recordings: one run takes in one hour of stored webhook events."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task_group
+
+from livekit_backup.operators.ingest_events import IngestEventsOperator
+from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.report import AllSafeOperator, ReportOperator
+from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
+from livekit_backup.sensors.backup_event import BackupEventSensor
+
+with DAG(
+    dag_id="livekit_backup_recovery",
+    description="Recovers LiveKit Cloud's backup recordings before their links expire",
+    doc_md=__doc__,
+    # Data intervals are whole hours; a plain cron string would give intervals of no length.
+    schedule=CronDataIntervalTimetable("0 * * * *", timezone="UTC"),
+    start_date=datetime(2024, 11, 1),  # noqa: DTZ001 - Airflow reads it as UTC
+    catchup=False,
+    max_active_runs=4,
+    tags=["livekit", "backup"],
+    default_args={
+        # LiveKit's links live for days: a transient fault has time to pass.
+        "retries": 4,
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=15),
+    },
+    params={
+        "start": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="From",
+            description="Start of the window of events to take in. Empty: the run's own hour, "
+            "or with egress ids the last 7 days.",
+            section="Window",
+        ),
+        "end": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="To",
+            description="End of the window, excluded. Empty: now, when a start is given.",
+            section="Window",
+        ),
+        "egress_ids": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Egress ids",
+            description="Recover these egresses only, one per line. Empty: all in the window.",
+            section="What to recover",
+        ),
+    },
+) as dag:
+    wait_for_events = BackupEventSensor(task_id="wait_for_events", deferrable=True)
+    ingest_events = IngestEventsOperator(task_id="ingest_events")
+    resolve_manifests = ResolveManifestsOperator(task_id="resolve_manifests", backups=ingest_events.output)
+
+    @task_group(group_id="recover_file")
+    def recover_file(file: dict[str, Any]) -> None:
+        """One file: fetched into an upload that nobody sees, then verified and made visible."""
+        download = DownloadFileOperator(task_id="download", file=file)
+        VerifyAndLandOperator(task_id="verify_and_land", file=file, upload=download.output)
+
+    recovered = recover_file.expand(file=resolve_manifests.output)
+    report = ReportOperator(task_id="report")
+    all_safe = AllSafeOperator(task_id="all_safe", report=report.output)
+
+    wait_for_events >> ingest_events
+    recovered >> report

@@ -1,0 +1,100 @@
+"""The ledger: one small JSON document a file, and a run's plan and statement.
+
+Keys are made from what a thing is: egress, run and filename for a file, DAG and run id
+for a run. Nothing is ever removed, and nothing overwrites a landing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from livekit_backup.core.storage import ObjectStore, join_uri
+from livekit_backup.models.ledger_entry import LedgerEntry
+from livekit_backup.models.outcome import IN_WAREHOUSE
+from livekit_backup.models.references import Intake, Plan, RecordingFile
+from livekit_backup.models.statement import Statement
+
+WORKERS = 16
+"""Documents are small, so a request's latency is all there is to hide."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class Ledger:
+    """The documents under the ledger's prefix."""
+
+    def __init__(self, store: ObjectStore, base_uri: str) -> None:
+        self._store = store
+        self._base = base_uri
+
+    def entry_uri(self, egress_id: str, run: int, filename: str) -> str:
+        """Return where a file's document is, whatever characters its name has."""
+        name = hashlib.sha256(filename.encode(errors="surrogatepass")).hexdigest()[:40]
+        return join_uri(self._base, "files", egress_id, str(run), f"{name}.json")
+
+    def read(self, file: RecordingFile) -> LedgerEntry | None:
+        """Return what is known of a file, or None."""
+        body = self._store.get(self.entry_uri(file.egress_id, file.run, file.filename))
+        return LedgerEntry.model_validate_json(body) if body else None
+
+    def files_of(self, egress_id: str, run: int) -> list[LedgerEntry]:
+        """Return all that is known of one run of an egress."""
+        uris = list(self._store.list_keys(join_uri(self._base, "files", egress_id, str(run)) + "/"))
+        bodies = in_parallel(self._store.get, uris)
+        return [LedgerEntry.model_validate_json(body) for body in bodies if body]
+
+    def record(self, entry: LedgerEntry) -> LedgerEntry:
+        """Store what became of a file and return what the ledger then holds: a landing stays."""
+        uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
+        if entry.outcome not in IN_WAREHOUSE:
+            body = self._store.get(uri)
+            present = LedgerEntry.model_validate_json(body) if body else None
+            if present and present.outcome in IN_WAREHOUSE:
+                return present
+        self._store.put(uri, entry.model_dump_json(indent=1).encode())
+        return entry
+
+    def run_uri(self, dag_id: str, run_id: str, name: str) -> str:
+        """Return where a document of a DAG run is."""
+        mark = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+        return join_uri(
+            self._base, "runs", _UNSAFE.sub("_", dag_id), f"{_UNSAFE.sub('_', run_id)}-{mark}", name
+        )
+
+    def write_intake(self, dag_id: str, run_id: str, intake: Intake) -> None:
+        """Store what a run found in its window."""
+        self._store.put(self.run_uri(dag_id, run_id, "intake.json"), intake.model_dump_json().encode())
+
+    def read_intake(self, dag_id: str, run_id: str) -> Intake | None:
+        """Return what a run found in its window, or None when it never came that far."""
+        body = self._store.get(self.run_uri(dag_id, run_id, "intake.json"))
+        return Intake.model_validate_json(body) if body else None
+
+    def write_plan(self, dag_id: str, run_id: str, plan: Plan) -> None:
+        """Store what a run sets out to do."""
+        self._store.put(self.run_uri(dag_id, run_id, "plan.json"), plan.model_dump_json().encode())
+
+    def read_plan(self, dag_id: str, run_id: str) -> Plan | None:
+        """Return what a run set out to do, or None when it never came that far."""
+        body = self._store.get(self.run_uri(dag_id, run_id, "plan.json"))
+        return Plan.model_validate_json(body) if body else None
+
+    def write_statement(self, statement: Statement, text: str) -> str:
+        """Store a run's statement, as JSON and as a table, and return the URI of the table."""
+        as_json = self.run_uri(statement.dag_id, statement.run_id, "report.json")
+        as_text = self.run_uri(statement.dag_id, statement.run_id, "report.txt")
+        self._store.put(as_json, statement.model_dump_json(indent=1).encode())
+        self._store.put(as_text, text.encode(), content_type="text/plain; charset=utf-8")
+        return as_text
+
+
+def in_parallel(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """Return ``call`` of every item, in their order; the first error is raised once all have ended."""
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="ledger") as pool:
+        return list(pool.map(call, items))

@@ -1,0 +1,143 @@
+"""Where a recording lies: parsing a location, its deadline, and whether it may be fetched.
+
+Deadlines are read from the URL itself, since the 7 days run per object from its own
+upload. Sources: AWS SigV4 query authentication (``X-Amz-Date``, ``X-Amz-Expires``), GCS
+V4 (``X-Goog-*``), AliOSS V4 (``x-oss-*``), GCS V2, AliOSS and S3 V2 (``Expires``), Azure SAS (``se``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from urllib.parse import parse_qsl, urlsplit
+
+from livekit_backup.core.redaction import safe_url
+from livekit_backup.errors import RefusedError, SourceUnavailableError
+
+Resolver = Callable[[str, int], Iterable[str]]
+"""Gives the IP addresses of a host and port."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SIGNATURES = frozenset({"x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig"})
+_HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$|^[0-9a-f:.]+$")
+
+
+class Location:
+    """A location from an event or a manifest. Its text is safe; only :attr:`url` is the secret."""
+
+    __slots__ = ("_query", "host", "path", "port", "scheme", "url")
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url.strip())
+            self.scheme = parts.scheme.lower()
+            self.host = (parts.hostname or "").lower().rstrip(".")
+            self.port = parts.port or _DEFAULT_PORTS.get(self.scheme, 0)
+            has_user = "@" in parts.netloc
+        except ValueError:
+            raise RefusedError(
+                f"{safe_url(url)} is not a usable URL; the event or manifest is malformed"
+            ) from None
+        if has_user:
+            raise RefusedError(f"{safe_url(url)} carries a user name, which no signed URL does")
+        self.url = url.strip()
+        self.path = parts.path
+        self._query = {key.lower(): value for key, value in parse_qsl(parts.query)}
+
+    def __repr__(self) -> str:
+        return f"Location({safe_url(self.url)!r})"
+
+    __str__ = __repr__
+
+    @property
+    def name(self) -> str:
+        """Scheme, host, port and path: safe to show."""
+        return safe_url(self.url)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the URL itself is the credential. An unsigned one is in the customer's own bucket."""
+        return not _SIGNATURES.isdisjoint(self._query)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the URL dies by its own words, or None when it does not say."""
+        try:
+            for vendor in ("x-amz", "x-goog", "x-oss"):
+                date, expires = self._query.get(f"{vendor}-date"), self._query.get(f"{vendor}-expires")
+                if date and expires:
+                    signed = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                    return signed + timedelta(seconds=int(expires))
+            if expires := self._query.get("expires"):
+                return datetime.fromtimestamp(int(expires), UTC)
+            if "sig" in self._query and (until := self._query.get("se")):
+                parsed = datetime.fromisoformat(until)
+                return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
+        return None
+
+
+def system_resolver(host: str, port: int) -> list[str]:
+    """Return the addresses that the operating system's resolver gives."""
+    return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+
+
+def check_location(
+    location: Location, allowed_hosts: Iterable[str], resolver: Resolver = system_resolver
+) -> None:
+    """Refuse a location that may not be fetched.
+
+    An entry of ``allowed_hosts`` is a host, ``host:port``, or a pattern such as
+    ``*.amazonaws.com``. Without a port it stands for the scheme's own. A host that is
+    allowed by its full name may have a private address; one that only matches a pattern
+    may not, since anybody can point a name of their own anywhere.
+
+    :raises RefusedError: not http(s), not an allowed host, or a private address.
+    :raises SourceUnavailableError: the name does not resolve now.
+    """
+    if location.scheme not in _DEFAULT_PORTS:
+        raise RefusedError(f"{location.name} is not http or https: only a person can fetch it")
+    if not location.host or not _HOST.match(location.host):
+        raise RefusedError(f"{location.name} has no usable host name")
+    allowed = _matching_entry(location, allowed_hosts)
+    if allowed is None:
+        raise RefusedError(
+            f"{location.name}: host {location.host!r} (port {location.port}) is not in allowed_hosts; "
+            "add it if you know it"
+        )
+    if "*" in allowed:
+        _refuse_private(location, resolver)
+
+
+def _matching_entry(location: Location, allowed_hosts: Iterable[str]) -> str | None:
+    matching = [entry for entry in allowed_hosts if _entry_matches(entry, location)]
+    by_name = [entry for entry in matching if "*" not in entry]
+    return next(iter(by_name or matching), None)
+
+
+def _entry_matches(entry: str, location: Location) -> bool:
+    host, _, port = entry.rpartition(":")
+    if not host or not port.isdecimal():
+        host, port = entry, ""
+    wanted = int(port) if port else _DEFAULT_PORTS[location.scheme]
+    return location.port == wanted and fnmatchcase(location.host, host.strip("[]"))
+
+
+def _refuse_private(location: Location, resolver: Resolver) -> None:
+    try:
+        addresses = list(resolver(location.host, location.port))
+    except OSError as error:
+        raise SourceUnavailableError(f"{location.host} does not resolve: {error.strerror or error}") from None
+    for text in addresses:
+        address = ipaddress.ip_address(text.partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        if not (mapped or address).is_global:
+            raise RefusedError(
+                f"{location.name}: {location.host} resolves to {text}, which is not a public address; "
+                "allow the host by its full name if that is right"
+            )

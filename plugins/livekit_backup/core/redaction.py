@@ -1,0 +1,54 @@
+"""Keeps signed URLs out of texts and logs.
+
+httpx logs every URL at INFO and urllib3 at DEBUG, query string included, and the query
+string of a signed URL is a bearer credential for a recording.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from urllib.parse import urlsplit
+
+HTTP_LOGGERS = ("httpx", "httpcore", "httpcore.http11", "httpcore.connection", "urllib3.connectionpool")
+
+_QUERY = re.compile(r"\?[^\s\"'<>)\]}]+")
+
+
+def without_query(text: str) -> str:
+    """Return a text with every query string replaced by ``?…``."""
+    return _QUERY.sub("?…", text)
+
+
+def safe_url(url: str) -> str:
+    """Return scheme, host, port and path of a URL, without user info, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(a malformed URL)"
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+class QueryRedactingFilter(logging.Filter):
+    """Rewrites a record so that no query string is left in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact the record in place and let it pass."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        record.msg = without_query(message)
+        record.args = ()
+        return True
+
+
+_FILTER = QueryRedactingFilter()
+
+
+def redact_http_logs() -> None:
+    """Attach the filter to the loggers of the HTTP libraries; calling again changes nothing."""
+    for name in HTTP_LOGGERS:
+        logging.getLogger(name).addFilter(_FILTER)

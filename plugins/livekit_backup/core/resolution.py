@@ -1,0 +1,265 @@
+"""From a backup's events to its files: what there is, where it lies, and what cannot be found.
+
+The manifest is the truth about names and links. The event's own results stand in where
+there is no manifest, add what a manifest never lists (the live playlist), and say how
+much there should be, so that a manifest that lists too little is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+
+from livekit_backup.core.locations import Location
+from livekit_backup.errors import LinkExpiredError, LivekitBackupError, RefusedError, UnresolvedError
+from livekit_backup.models.egress import EgressInfo, SegmentResult, WebhookEvent
+from livekit_backup.models.manifest import Manifest, ManifestPlaylist
+from livekit_backup.models.references import FileKind
+
+FetchManifest = Callable[[Location], Manifest]
+
+_FOREVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class ResolvedFile:
+    """One file of a backup: either a location, or the error that stands in its way."""
+
+    filename: str
+    kind: FileKind
+    location: Location | None = None
+    size: int | None = None
+    error: LivekitBackupError | None = None
+
+
+@dataclass(frozen=True)
+class ResolvedBackup:
+    """A backup with all its files."""
+
+    egress: EgressInfo
+    """Of the newest event."""
+    started: datetime
+    files: tuple[ResolvedFile, ...]
+
+
+def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> ResolvedBackup:
+    """Resolve the events of one backup, newest first, to its files.
+
+    Never raises for what the source says: each file carries its own error.
+    """
+    backups = [egress for event in events if (egress := event.backup)]
+    egress = backups[0]
+    manifest, error = _first_manifest(backups, fetch)
+    found = _Files(_sizes(backups))
+    if manifest:
+        _add_manifest(found, manifest, backups)
+    _add_results(found, backups)
+    if manifest:
+        _add_shortfall(found, manifest, egress)
+    else:
+        _add_stand_ins(found, egress, error)
+    return ResolvedBackup(egress, _started(egress, events[0]), tuple(found))
+
+
+def _first_manifest(
+    backups: Sequence[EgressInfo], fetch: FetchManifest
+) -> tuple[Manifest | None, LivekitBackupError]:
+    """Return the first manifest that can be read, else why the newest cannot."""
+    first: LivekitBackupError | None = None
+    for link in dict.fromkeys(backup.manifest_location.get_secret_value() for backup in backups):
+        if not link:
+            continue
+        try:
+            manifest = fetch(Location(link))
+            if manifest.egress_id in ("", backups[0].egress_id):
+                return manifest, UnresolvedError("")
+            raise UnresolvedError(f"the manifest belongs to another egress, {manifest.egress_id[:80]!r}")
+        except LivekitBackupError as error:
+            first = first or error
+    return None, first or UnresolvedError("the event has no manifest and no location for it")
+
+
+def _sizes(backups: Sequence[EgressInfo]) -> dict[str, int]:
+    return {
+        result.filename: result.size
+        for backup in reversed(backups)
+        for result in backup.file_results
+        if result.size > 0
+    }
+
+
+class _Files:
+    """The files found so far; one per name and object."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self._sizes = sizes
+        self._files: dict[str, ResolvedFile] = {}
+
+    def __iter__(self) -> Iterator[ResolvedFile]:
+        return iter(self._files.values())
+
+    def has(self, filename: str) -> bool:
+        return filename in self._files
+
+    def count(self, kind: FileKind) -> int:
+        return sum(file.kind is kind for file in self._files.values())
+
+    def add(self, filename: str, kind: FileKind, link: SecretStr) -> None:
+        try:
+            location = Location(link.get_secret_value())
+            if not link.get_secret_value():
+                raise UnresolvedError("the manifest and the event name this file without a location")
+        except LivekitBackupError as error:
+            self.put(ResolvedFile(filename or "(a file without a name)", kind, error=error))
+            return
+        name = filename or location.path.strip("/") or "(a file without a name)"
+        self.put(ResolvedFile(name, kind, location, self._sizes.get(name)))
+
+    def put(self, file: ResolvedFile) -> None:
+        """Keep a file. One name and path is one object: the link that lives longest counts."""
+        present = self._files.get(file.filename)
+        if present is None or present.location is None:
+            self._files[file.filename] = file
+        elif file.location is None:
+            return
+        elif _object(present.location) == _object(file.location):
+            if _life(file.location) > _life(present.location):
+                self._files[file.filename] = file
+        else:
+            # Two outputs can write the same name to two places. Both are recordings.
+            distinct = _distinct_name(file.filename, file.location)
+            self._files[distinct] = ResolvedFile(distinct, file.kind, file.location, file.size)
+
+
+def _object(location: Location) -> tuple[str, str]:
+    return location.host, location.path
+
+
+def _life(location: Location) -> datetime:
+    return location.deadline or _FOREVER
+
+
+def _distinct_name(filename: str, location: Location) -> str:
+    mark = hashlib.sha256("".join(_object(location)).encode()).hexdigest()[:8]
+    stem, dot, ending = filename.rpartition(".")
+    return f"{stem}~{mark}.{ending}" if dot and "/" not in ending else f"{filename}~{mark}"
+
+
+def _add_manifest(found: _Files, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:
+    for file in manifest.files:
+        found.add(file.filename, FileKind.FILE, file.link)
+    for playlist in manifest.playlists:
+        found.add(_playlist_name(playlist, manifest, backups[0]), FileKind.PLAYLIST, playlist.link)
+        for segment in playlist.segments:
+            found.add(segment.filename, FileKind.SEGMENT, segment.link)
+    for image in manifest.images:
+        found.add(image.filename, FileKind.IMAGE, image.link)
+
+
+def _playlist_name(playlist: ManifestPlaylist, manifest: Manifest, egress: EgressInfo) -> str:
+    """A playlist has no filename in the manifest: the event knows it, by its path or as the only one."""
+    try:
+        path = Location(playlist.link.get_secret_value()).path
+    except LivekitBackupError:
+        path = ""
+    for result in egress.segment_results:
+        if result.playlist_name and path.endswith(f"/{result.playlist_name.lstrip('/')}"):
+            return result.playlist_name
+    if len(manifest.playlists) == len(egress.segment_results) == 1:
+        return egress.segment_results[0].playlist_name
+    return ""
+
+
+def _add_results(found: _Files, backups: Sequence[EgressInfo]) -> None:
+    for backup in backups:
+        for file in backup.file_results:
+            if file.location.get_secret_value():
+                _add_missing(found, file.filename, FileKind.FILE, file.location)
+        for segments in backup.segment_results:
+            for name, link in _playlists(segments):
+                if link.get_secret_value():
+                    _add_missing(found, name, FileKind.PLAYLIST, link)
+
+
+def _playlists(result: SegmentResult) -> tuple[tuple[str, SecretStr], tuple[str, SecretStr]]:
+    return (
+        (result.playlist_name, result.playlist_location),
+        (result.live_playlist_name, result.live_playlist_location),
+    )
+
+
+def _add_missing(found: _Files, filename: str, kind: FileKind, link: SecretStr) -> None:
+    """Add what the event says of a file unless the manifest's own link to it is as good."""
+    try:
+        if found.has(filename) and not Location(link.get_secret_value()).is_signed:
+            return
+    except RefusedError:
+        if found.has(filename):
+            return
+    found.add(filename, kind, link)
+
+
+def _add_shortfall(found: _Files, manifest: Manifest, egress: EgressInfo) -> None:
+    """Account for files that the event counted and the manifest does not list."""
+    listed_segments = sum(len(playlist.segments) for playlist in manifest.playlists)
+    for noun, listed, expected in (
+        ("segments", listed_segments, sum(result.segment_count for result in egress.segment_results)),
+        ("images", len(manifest.images), sum(result.image_count for result in egress.image_results)),
+    ):
+        if listed < expected:
+            found.put(
+                ResolvedFile(
+                    f"({expected - listed} of {expected} {noun})",
+                    FileKind.UNKNOWN,
+                    error=UnresolvedError(f"the event counts {expected} {noun}, the manifest lists {listed}"),
+                )
+            )
+
+
+def _add_stand_ins(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
+    """Without a manifest, account for the files that the event only counts or names."""
+    reason = _why_unresolved(error)
+    for file in egress.file_results:
+        if not found.has(file.filename):
+            name = file.filename or "(a file without a name)"
+            found.put(ResolvedFile(name, FileKind.FILE, size=file.size or None, error=reason))
+    for segments in egress.segment_results:
+        if segments.segment_count > 0:
+            found.put(
+                ResolvedFile(
+                    f"({segments.segment_count} segments of {segments.playlist_name})",
+                    FileKind.UNKNOWN,
+                    error=reason,
+                )
+            )
+    for images in egress.image_results:
+        if images.image_count > 0:
+            found.put(
+                ResolvedFile(
+                    f"({images.image_count} images of {images.filename_prefix})",
+                    FileKind.UNKNOWN,
+                    error=reason,
+                )
+            )
+    if not list(found):
+        found.put(ResolvedFile("(all files)", FileKind.UNKNOWN, error=reason))
+
+
+def _why_unresolved(error: LivekitBackupError) -> LivekitBackupError:
+    """A manifest that is dead or must not be touched says so of its files; any other leaves them unresolved."""
+    if isinstance(error, LinkExpiredError | RefusedError | UnresolvedError):
+        return error
+    return UnresolvedError(f"without its manifest this cannot be found: {error}")
+
+
+def _started(egress: EgressInfo, event: WebhookEvent) -> datetime:
+    """When the run started, or the nearest time that the event has."""
+    nanoseconds = egress.started_at or egress.ended_at or egress.updated_at or event.created_at * 10**9
+    try:
+        return datetime.fromtimestamp(nanoseconds // 10**9, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,136 @@
+"""The plan of a whole run: every backup resolved, every file to be recovered or accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from livekit_backup.core.inbox import load_backup_events
+from livekit_backup.core.ledger import Ledger, in_parallel
+from livekit_backup.core.locations import Location, check_location, system_resolver
+from livekit_backup.core.planning import merge_plans, plan_backup
+from livekit_backup.core.recovery import entry_for
+from livekit_backup.core.resolution import FetchManifest, resolve_backup
+from livekit_backup.core.storage import ObjectStore
+from livekit_backup.errors import UnreadableEventError
+from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
+from livekit_backup.models.references import AccountedFile, BackupRef, FileKind, Plan, RecordingFile
+from livekit_backup.models.settings import Settings
+
+WORKERS = 8
+"""Manifests fetched at a time: each may take up to 64 MiB while it is read."""
+
+
+def plan_run(
+    refs: Sequence[BackupRef],
+    *,
+    inbox: ObjectStore,
+    ledger: Ledger,
+    settings: Settings,
+    fetch: FetchManifest,
+    most: int,
+    now: datetime,
+) -> Plan:
+    """Resolve all backups side by side and join their plans.
+
+    :param most: how many files one run may map over.
+    :raises StorageUnavailableError, AccessDeniedError: the inbox or the ledger cannot be read.
+    """
+    check = _location_check(settings)
+
+    def plan(ref: BackupRef) -> Plan:
+        try:
+            resolved = resolve_backup(load_backup_events(inbox, ref), fetch)
+        except UnreadableEventError as error:
+            return Plan(accounted=(_vanished(ref, str(error), now),))
+        return _with_known_names(plan_backup(ref, resolved, settings, check, now), ref, ledger)
+
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="resolve") as pool:
+        plans = list(pool.map(plan, refs))
+    if sum(len(plan.to_recover) for plan in plans) > most:
+        plans = [_without_landed(plan, ledger) for plan in plans]
+    return merge_plans(plans, most)
+
+
+def account_for(plan: Plan, ledger: Ledger, attempt: Attempt) -> None:
+    """Write down every outcome that needs no download. What has landed before stays landed."""
+    in_parallel(
+        lambda known: ledger.record(entry_for(known.file, known.outcome, known.reason, attempt)),
+        [known for known in plan.accounted if known.outcome not in IN_WAREHOUSE],
+    )
+
+
+def _location_check(settings: Settings) -> Callable[[Location], None]:
+    """A recording of 20,000 segments has one host: it is looked up once."""
+    resolve = lru_cache(maxsize=256)(system_resolver)
+    return lambda location: check_location(location, settings.allowed_hosts, resolve)
+
+
+def _vanished(ref: BackupRef, reason: str, now: datetime) -> AccountedFile:
+    started = datetime.fromtimestamp(ref.run // 10**9, UTC) if ref.run else now
+    file = RecordingFile(
+        egress_id=ref.egress_id,
+        run=ref.run,
+        filename="(all files)",
+        kind=FileKind.UNKNOWN,
+        room_name=ref.room_name,
+        started=started,
+        events=ref.events,
+    )
+    return AccountedFile(file=file, outcome=Outcome.UNRESOLVED, reason=reason)
+
+
+def _with_known_names(plan: Plan, ref: BackupRef, ledger: Ledger) -> Plan:
+    """Where a dead manifest leaves files without names, take the names an earlier run wrote down.
+
+    A run that read the manifest accounted for every file in it, so the ledger's list is whole.
+    """
+    nameless = [known for known in plan.accounted if known.file.kind is FileKind.UNKNOWN]
+    if not nameless:
+        return plan
+    names = {file.filename for file in plan.to_recover} | {known.file.filename for known in plan.accounted}
+    known_before = [
+        _from_ledger(entry, nameless[0], ref)
+        for entry in ledger.files_of(ref.egress_id, ref.run)
+        if entry.kind is not FileKind.UNKNOWN and entry.filename not in names
+    ]
+    if not known_before:
+        return plan
+    named = tuple(known for known in plan.accounted if known.file.kind is not FileKind.UNKNOWN)
+    return Plan(to_recover=plan.to_recover, accounted=(*named, *known_before))
+
+
+def _from_ledger(entry: LedgerEntry, nameless: AccountedFile, ref: BackupRef) -> AccountedFile:
+    file = RecordingFile(
+        egress_id=entry.egress_id,
+        run=entry.run,
+        filename=entry.filename,
+        kind=entry.kind,
+        room_name=entry.room_name,
+        room_id=entry.room_id,
+        started=entry.started,
+        size=entry.size,
+        deadline=entry.deadline,
+        events=ref.events,
+    )
+    if entry.outcome in (*IN_WAREHOUSE, Outcome.IN_PRIMARY):
+        return AccountedFile(file=file, outcome=entry.outcome, reason=entry.reason)
+    return AccountedFile(file=file, outcome=nameless.outcome, reason=nameless.reason)
+
+
+def _without_landed(plan: Plan, ledger: Ledger) -> Plan:
+    """Make room under the limit: what the ledger knows to be landed needs no task to say so again."""
+    entries = in_parallel(ledger.read, plan.to_recover)
+    landed = {entry.filename for entry in entries if entry is not None and entry.outcome in IN_WAREHOUSE}
+    return Plan(
+        to_recover=tuple(file for file in plan.to_recover if file.filename not in landed),
+        accounted=plan.accounted
+        + tuple(
+            AccountedFile(file=file, outcome=Outcome.ALREADY_LANDED, reason="landed by an earlier run")
+            for file in plan.to_recover
+            if file.filename in landed
+        ),
+    )

@@ -1,0 +1,73 @@
+"""Which window a run takes in, and which inbox prefixes hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from livekit_backup.core.storage import join_uri
+from livekit_backup.errors import ConfigurationError
+from livekit_backup.models.settings import BACKUP_LIFETIME
+from livekit_backup.models.window import Window
+
+HOUR = timedelta(hours=1)
+
+
+def resolve_window(
+    *,
+    start: datetime | None,
+    end: datetime | None,
+    has_egress_ids: bool,
+    interval: tuple[datetime, datetime] | None,
+    partition_date: datetime | None,
+    run_after: datetime,
+    grace: timedelta,
+) -> Window:
+    """Return the window of a run: its params, else its data interval, else its partition's hour, else the last hour.
+
+    Egress ids alone look back over all that LiveKit can still have: 7 days, up to now.
+    A start without an end reaches up to now, an end without a start one hour back.
+    A run without a logical date has no data interval, so ``run_after`` is the last resort.
+
+    :raises ConfigurationError: the window would end before it starts.
+    """
+    now = run_after - grace
+    if start or end:
+        last = end or now
+        return _window(start or last - HOUR, last)
+    if has_egress_ids:
+        return _window(now - BACKUP_LIFETIME, now)
+    if interval and interval[0] < interval[1]:
+        return _window(*interval)
+    if partition_date:
+        return _window(partition_date, partition_date + HOUR)
+    return _window(now - HOUR, now)
+
+
+def _window(start: datetime, end: datetime) -> Window:
+    start, end = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in (start, end))
+    if start >= end:
+        raise ConfigurationError(
+            f"the window would start at {start.isoformat()} and end at {end.isoformat()}: "
+            "give a start before the end"
+        )
+    return Window(start=start.astimezone(UTC), end=end.astimezone(UTC))
+
+
+def is_closed(window: Window, grace: timedelta, now: datetime) -> bool:
+    """Whether all events of the window should be in the inbox. The sensor and its trigger both ask this."""
+    return now >= window.closes_at(grace)
+
+
+def inbox_prefixes(inbox: str, layout: str, window: Window) -> Iterator[str]:
+    """Give each inbox prefix that the window touches, once: whole hours, in UTC."""
+    hour = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    last = ""
+    while hour < window.end:
+        prefix = join_uri(inbox, hour.strftime(layout).lstrip("/"))
+        # join_uri strips the slash that ends an hour; without it 2026/11/2 would match 2026/11/20.
+        prefix += "/" if layout.endswith("/") or not layout else ""
+        if prefix != last:
+            yield prefix
+        last = prefix
+        hour += HOUR

@@ -1,0 +1,64 @@
+"""What a task knows of the run it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from livekit_backup.core.windows import resolve_window
+from livekit_backup.errors import ConfigurationError
+from livekit_backup.models.ledger_entry import Attempt
+from livekit_backup.models.settings import Settings
+from livekit_backup.models.window import Window
+
+
+def run_window(context: Mapping[str, Any], settings: Settings) -> Window:
+    """Return the window of a task's run.
+
+    A run without a logical date has no data interval: the keys are absent from its context.
+    """
+    params = context.get("params") or {}
+    dag_run = context["dag_run"]
+    interval = (context.get("data_interval_start"), context.get("data_interval_end"))
+    return resolve_window(
+        start=_moment(params, "start"),
+        end=_moment(params, "end"),
+        has_egress_ids=bool(wanted_egress_ids(context)),
+        interval=(interval[0], interval[1]) if interval[0] and interval[1] else None,
+        partition_date=getattr(dag_run, "partition_date", None),
+        run_after=dag_run.run_after,
+        grace=settings.grace,
+    )
+
+
+def wanted_egress_ids(context: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the egress ids that a manual run was asked for; empty means all."""
+    given = (context.get("params") or {}).get("egress_ids") or ()
+    if isinstance(given, str):
+        given = given.replace(",", " ").split()
+    return tuple(str(egress_id).strip() for egress_id in given if str(egress_id).strip())
+
+
+def attempt_of(context: Mapping[str, Any]) -> Attempt:
+    """Return which task instance this is."""
+    ti = context["ti"]
+    return Attempt(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number,
+    )
+
+
+def _moment(params: Mapping[str, Any], name: str) -> datetime | None:
+    text = params.get(name)
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError:
+        raise ConfigurationError(
+            f"param {name} is {text!r}: give a date and time such as 2026-11-20T14:00:00Z"
+        ) from None

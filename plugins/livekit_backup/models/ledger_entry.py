@@ -1,0 +1,49 @@
+"""The ledger's document of one file."""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime
+
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.references import FileKind
+from livekit_backup.models.wire import FrozenModel
+
+
+class Attempt(FrozenModel):
+    """Which task instance wrote an entry."""
+
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    """For finding the log; nothing is keyed by it."""
+    try_number: int = 1
+
+
+class LedgerEntry(FrozenModel):
+    """What became of one file. Times are UTC; sizes are bytes; digests are hexadecimal."""
+
+    egress_id: str
+    run: int
+    filename: str
+    kind: FileKind
+    room_name: str = ""
+    room_id: str = ""
+    started: AwareDatetime
+    deadline: AwareDatetime | None = None
+    outcome: Outcome
+    reason: str = ""
+    landed_uri: str = ""
+    size: int | None = None
+    sha256: str = ""
+    etag: str = ""
+    """Of the landed object."""
+    source_etag: str = ""
+    verified_by: tuple[str, ...] = ()
+    """The checks that passed: length, event_size, source_etag, destination_etag."""
+    unverified: tuple[str, ...] = ()
+    """The checks that could not be made, each with why."""
+    flags: tuple[str, ...] = ()
+    """What a person should know all the same: ``empty``."""
+    recorded_at: AwareDatetime
+    attempt: Attempt = Attempt()

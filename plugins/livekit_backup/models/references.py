@@ -1,0 +1,123 @@
+"""What one task hands to the next: references, never a signed URL."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import AwareDatetime
+
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.wire import FrozenModel
+
+
+class FileKind(StrEnum):
+    """What a file is within its egress."""
+
+    FILE = "file"
+    PLAYLIST = "playlist"
+    SEGMENT = "segment"
+    IMAGE = "image"
+    UNKNOWN = "unknown"
+    """A stand-in for files that are known to exist, but not by name."""
+
+
+class EventRef(FrozenModel):
+    """Where one event lies in the inbox."""
+
+    uri: str
+    """``s3://bucket/key`` of the inbox object."""
+    position: int
+    """Which document of the object, from 0. A hint: what counts is the egress and run found there."""
+
+
+class BackupRef(FrozenModel):
+    """One run of an egress whose recording lies in LiveKit's backup."""
+
+    egress_id: str
+    run: int
+    """The run's ``startedAt``, nanoseconds since the epoch."""
+    room_name: str = ""
+    events: tuple[EventRef, ...]
+    """All its stored events, newest first."""
+
+
+class UnreadableDocument(FrozenModel):
+    """Something in the inbox that is not an event; it stays there."""
+
+    uri: str
+    position: int
+    reason: str
+    may_be_backup: bool
+    """It mentions the backup flag, so a recording may depend on it."""
+
+
+class Intake(FrozenModel):
+    """What a window of the inbox holds."""
+
+    backups: tuple[BackupRef, ...] = ()
+    unreadable: tuple[UnreadableDocument, ...] = ()
+    failed_without_backup: tuple[str, ...] = ()
+    """Ids of egresses that failed and were not backed up: nothing to recover."""
+    objects: int = 0
+    events: int = 0
+    """Readable documents of every kind."""
+
+
+class RecordingFile(FrozenModel):
+    """One file to recover: the argument of a mapped task. A file is known by egress, run and filename."""
+
+    egress_id: str
+    run: int
+    filename: str
+    kind: FileKind
+    room_name: str = ""
+    room_id: str = ""
+    started: AwareDatetime
+    size: int | None = None
+    """Bytes by the event; None where it does not say."""
+    deadline: AwareDatetime | None = None
+    """When its link dies; None for an unsigned location."""
+    landing_uri: str = ""
+    """``s3://bucket/key`` where it lands; empty when it cannot."""
+    events: tuple[EventRef, ...] = ()
+    label: str = ""
+    """What a person recognises in the UI."""
+
+
+class AccountedFile(FrozenModel):
+    """A file whose outcome is known without a download."""
+
+    file: RecordingFile
+    outcome: Outcome
+    reason: str
+
+
+class Plan(FrozenModel):
+    """What a run sets out to do: every file of every backup, once."""
+
+    to_recover: tuple[RecordingFile, ...] = ()
+    """Nearest deadline first."""
+    accounted: tuple[AccountedFile, ...] = ()
+
+
+class Upload(FrozenModel):
+    """A download's result: an uncompleted multipart upload at the landing key, and what is known of its bytes."""
+
+    landing_uri: str
+    upload_id: str | None
+    """None: nothing was uploaded, because the file is empty or has landed before."""
+    already_landed: bool = False
+    size: int = 0
+    """Bytes that were read, hashed and uploaded."""
+    part_size: int = 0
+    """Bytes of every part but the last."""
+    sha256: str = ""
+    """Of the whole, hexadecimal."""
+    etag: str = ""
+    """The ETag that an S3 store must compute for this upload once completed, without quotes."""
+    announced_size: int = 0
+    """Bytes by the source's Content-Length."""
+    source_etag: str = ""
+    """As the source sent it, without quotes."""
+    source_etag_computed: str = ""
+    """What S3's rules give for the bytes read; empty when the source's ETag follows no rule known here."""

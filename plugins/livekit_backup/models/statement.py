@@ -1,0 +1,68 @@
+"""The statement of a run: every egress and every file of its window, with outcome and reason."""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime
+
+from livekit_backup.models.outcome import SAFE, Outcome
+from livekit_backup.models.references import UnreadableDocument
+from livekit_backup.models.window import Window
+from livekit_backup.models.wire import FrozenModel
+
+
+class StatementLine(FrozenModel):
+    """One file in a run's statement."""
+
+    egress_id: str
+    run: int
+    filename: str
+    room_name: str = ""
+    outcome: Outcome
+    reason: str = ""
+    size: int | None = None
+    sha256: str = ""
+    landed_uri: str = ""
+    deadline: AwareDatetime | None = None
+    hours_left: float | None = None
+    """Until the link dies, for a file that is not safe."""
+    was_lost: bool = False
+    """Its link was dead before this run began: no run of this window could have recovered it."""
+
+
+class Statement(FrozenModel):
+    """What a run can say for itself."""
+
+    dag_id: str
+    run_id: str
+    window: Window | None = None
+    written_at: AwareDatetime
+    lines: tuple[StatementLine, ...] = ()
+    unreadable: tuple[UnreadableDocument, ...] = ()
+    failed_without_backup: tuple[str, ...] = ()
+    objects: int = 0
+    events: int = 0
+    gaps: tuple[str, ...] = ()
+    """What this statement could not find out, because a task before it failed."""
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Files by outcome, in the order of the enum; outcomes without files are left out."""
+        counted = {outcome: 0 for outcome in Outcome}
+        for line in self.lines:
+            counted[line.outcome] += 1
+        return {outcome.value: count for outcome, count in counted.items() if count}
+
+    @property
+    def unsafe(self) -> tuple[StatementLine, ...]:
+        """Files that are neither in the warehouse nor in the customer's own bucket."""
+        return tuple(line for line in self.lines if line.outcome not in SAFE)
+
+    @property
+    def recoverable(self) -> tuple[StatementLine, ...]:
+        """Files that could be recovered when this run began, and are not safe."""
+        return tuple(line for line in self.unsafe if not line.was_lost)
+
+    @property
+    def unreadable_backups(self) -> tuple[UnreadableDocument, ...]:
+        """Unreadable documents that a recording may depend on."""
+        return tuple(document for document in self.unreadable if document.may_be_backup)

@@ -1,0 +1,100 @@
+"""What all operators and the sensor of a recovery share: settings, stores and how errors reach Airflow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from livekit_backup.errors import LivekitBackupError, RetryableError
+from livekit_backup.hooks.configuration import KEYS, load_settings
+
+if TYPE_CHECKING:
+    from livekit_backup.core.ledger import Ledger
+    from livekit_backup.core.storage import ObjectStore
+    from livekit_backup.models.settings import Settings
+
+
+class RecoveryOperator(BaseOperator):
+    """Base of the operators here. Every argument is optional and overrides a key of ``[livekit_backup]``.
+
+    :param inbox: ``s3://bucket/prefix`` of stored webhook events.
+    :param inbox_layout: strftime pattern of an hour's prefix under the inbox, in UTC.
+    :param warehouse: ``s3://bucket/prefix`` where recordings land.
+    :param landing_key: format string of a file's key under the warehouse.
+    :param ledger: ``s3://bucket/prefix`` of outcomes and reports.
+    :param aws_conn_id: Airflow connection for S3.
+    :param inbox_conn_id: the inbox's connection, where it is another one.
+    :param warehouse_conn_id: the warehouse's and the ledger's connection, where it is another one.
+    :param allowed_hosts: hosts that locations may point to.
+    :param grace: seconds to wait after a window's end.
+    """
+
+    template_fields: Sequence[str] = KEYS
+
+    def __init__(
+        self,
+        *,
+        inbox: str | None = None,
+        inbox_layout: str | None = None,
+        warehouse: str | None = None,
+        landing_key: str | None = None,
+        ledger: str | None = None,
+        aws_conn_id: str | None = None,
+        inbox_conn_id: str | None = None,
+        warehouse_conn_id: str | None = None,
+        allowed_hosts: Sequence[str] | str | None = None,
+        grace: float | timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inbox = inbox
+        self.inbox_layout = inbox_layout
+        self.warehouse = warehouse
+        self.landing_key = landing_key
+        self.ledger = ledger
+        self.aws_conn_id = aws_conn_id
+        self.inbox_conn_id = inbox_conn_id
+        self.warehouse_conn_id = warehouse_conn_id
+        self.allowed_hosts = allowed_hosts
+        self.grace = grace
+
+    def settings(self) -> Settings:
+        """Return the settings that hold for this task. :raises ConfigurationError: a key is missing or wrong."""
+        return load_settings({key: getattr(self, key) for key in KEYS})
+
+    def inbox_store(self, settings: Settings) -> ObjectStore:
+        """Return the store that holds the inbox."""
+        return _store(settings.inbox_conn_id)
+
+    def warehouse_store(self, settings: Settings) -> ObjectStore:
+        """Return the store that holds the warehouse and the ledger."""
+        return _store(settings.warehouse_conn_id)
+
+    def open_ledger(self, settings: Settings) -> Ledger:
+        """Return the ledger."""
+        from livekit_backup.core.ledger import Ledger
+
+        return Ledger(self.warehouse_store(settings), settings.ledger)
+
+
+def _store(conn_id: str) -> ObjectStore:
+    # boto3 and the amazon provider take over a second to import: only a task that runs pays for them.
+    from livekit_backup.hooks.object_store import S3ObjectStore
+
+    return S3ObjectStore(conn_id)
+
+
+@contextlib.contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Let Airflow retry what may succeed later, and fail at once what cannot."""
+    try:
+        yield
+    except RetryableError:
+        raise
+    except LivekitBackupError as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from None

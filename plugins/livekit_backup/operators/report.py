@@ -1,0 +1,105 @@
+"""The end of a run: its statement, and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset
+
+from livekit_backup.errors import NotSafeError
+from livekit_backup.hooks.task_context import attempt_of, run_window
+from livekit_backup.operators.recover_file import FileOperator
+from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+RECORDINGS = Asset(
+    name="livekit_backup_recordings", uri="x-livekit-backup://recordings", group="livekit_backup"
+)
+"""Updated by a run in which recordings landed; the event's extra names them."""
+
+
+class ReportOperator(RecoveryOperator):
+    """Prints and stores the run's statement: every egress and every file of the window, with outcome and reason.
+
+    Runs whatever happened before it, and reads the ledger, so that a task which died
+    without a word is in it too. Emits an asset event for what landed, and drops uploads
+    that were left open.
+
+    Returns the statement's headline, totals and URI.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("trigger_rule", "all_done")
+        kwargs.setdefault("outlets", [RECORDINGS])
+        super().__init__(**kwargs)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the statement."""
+        from livekit_backup.core.statements import headline, is_safe, landed_extra, make_statement, render
+
+        with airflow_errors():
+            settings = self.settings()
+            ledger = self.open_ledger(settings)
+            statement = make_statement(
+                ledger,
+                self.warehouse_store(settings),
+                attempt_of(context),
+                run_window(context, settings),
+                self._failed_tasks(context),
+                datetime.now(UTC),
+            )
+            text = render(statement)
+            uri = ledger.write_statement(statement, text)
+        for line in text.splitlines():
+            self.log.info("%s", line)
+        self.log.info("stored at %s", uri)
+        if extra := landed_extra(statement):
+            context["outlet_events"][RECORDINGS].extra = extra
+        return {
+            "headline": headline(statement),
+            "is_safe": is_safe(statement),
+            "totals": statement.totals,
+            "report": uri,
+        }
+
+    def _failed_tasks(self, context: Context) -> list[str]:
+        """Return the tasks before this one that did not succeed. A file's own tasks speak through the ledger."""
+        ti = context["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+        return [
+            task.task_id
+            for task in self.get_flat_relatives(upstream=True)
+            if not task.is_mapped
+            and states.get(task.task_id) in ("failed", "upstream_failed")
+            and not isinstance(task, FileOperator)
+        ]
+
+
+class AllSafeOperator(RecoveryOperator):
+    """Fails when something that could be recovered is not safe, so that the run shows it.
+
+    A task of its own, since Airflow emits a task's asset events only when it succeeds: the
+    report has to succeed for what landed and the run has to fail for what did not.
+
+    :param report: what :class:`ReportOperator` returned.
+    """
+
+    template_fields: Sequence[str] = (*RecoveryOperator.template_fields, "report")
+
+    def __init__(self, *, report: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("trigger_rule", "all_done")
+        super().__init__(**kwargs)
+        self.report = report
+
+    def execute(self, context: Context) -> str:
+        """Say the headline, or fail with it."""
+        with airflow_errors():
+            if not self.report:
+                raise NotSafeError("there is no report: see the log of the report task")
+            if not self.report["is_safe"]:
+                raise NotSafeError(f"{self.report['headline']}; each by name in {self.report['report']}")
+        return str(self.report["headline"])

@@ -1,0 +1,75 @@
+"""What Airflow's provider manager learns of this package: its configuration section."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from livekit_backup import __version__
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider metadata in Airflow's schema."""
+    return {
+        "package-name": "airflow-provider-livekit-backup",
+        "name": "LiveKit Backup",
+        "description": "Recovers LiveKit Cloud's backup recordings into your own bucket.",
+        "versions": [__version__],
+        "config": {
+            "livekit_backup": {
+                "description": "Recovery of LiveKit Cloud's backup recordings.",
+                "options": {key: _option(*option) for key, option in OPTIONS.items()},
+            }
+        },
+    }
+
+
+OPTIONS: dict[str, tuple[str, str | None, str]] = {
+    "inbox": ("Where stored webhook events are: s3://bucket/prefix.", None, "s3://acme-events/livekit"),
+    "inbox_layout": (
+        "Prefix of an hour under the inbox, in UTC, as a strftime pattern. "
+        "The default is that of a Kinesis Firehose delivery.",
+        "%Y/%m/%d/%H/",
+        "year=%Y/month=%m/day=%d/hour=%H/",
+    ),
+    "warehouse": ("Where recordings land: s3://bucket/prefix.", None, "s3://acme-recordings/recovered"),
+    "landing_key": (
+        "Key of a file under the warehouse, as a format string of started (a date and time), egress_id, "
+        "filename, room_name, room_id, started_at (nanoseconds) and kind. "
+        "{filename} alone restores the key that was asked for.",
+        "dt={started:%Y-%m-%d}/{egress_id}/{filename}",
+        "{filename}",
+    ),
+    "ledger": (
+        "Where outcomes and reports are kept: s3://bucket/prefix. Unless set, _livekit_backup under the warehouse.",
+        None,
+        "s3://acme-recordings/ledger",
+    ),
+    "aws_conn_id": ("Airflow connection for S3.", "aws_default", "aws_default"),
+    "inbox_conn_id": ("The inbox's connection, where it is another than aws_conn_id.", None, "aws_events"),
+    "warehouse_conn_id": (
+        "The warehouse's and the ledger's connection, where it is another than aws_conn_id.",
+        None,
+        "aws_recordings",
+    ),
+    "allowed_hosts": (
+        "Hosts that locations may point to, separated by commas: a host, host:port, or a pattern. "
+        "A host allowed by its full name may have a private address.",
+        "*.amazonaws.com, storage.googleapis.com",
+        "*.amazonaws.com, minio.acme.internal:9000",
+    ),
+    "grace": ("Seconds to wait after a window's end before it is read.", "300", "900"),
+}
+"""Description, default and example of each key."""
+
+
+def _option(description: str, default: str | None, example: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": "string",
+        # Airflow interpolates defaults, so a percent sign of a strftime pattern is doubled.
+        "default": None
+        if default is None
+        else default.replace("%", "%%").replace("{", "{{").replace("}", "}}"),
+        "example": example,
+    }

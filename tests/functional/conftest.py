@@ -1,0 +1,79 @@
+"""A real S3 server and a fake LiveKit on loopback."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.hooks.object_store import S3ObjectStore
+from livekit_backup.models.settings import Settings
+from livekit_backup.testing import FakeLiveKit
+from livekit_backup.testing.embedded_s3 import EmbeddedS3
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    """The embedded S3 server, with the checkout's shared installation of it."""
+    data = tmp_path_factory.mktemp("s3")
+    with EmbeddedS3(data, venv_dir=ROOT / ".embedded-s3" / "venv") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_server: EmbeddedS3) -> object:
+    """A plain boto3 client: the tests' own eyes, beside the product's."""
+    return boto3.client(
+        "s3",
+        endpoint_url=s3_server.endpoint_url,
+        aws_access_key_id=s3_server.access_key,
+        aws_secret_access_key=s3_server.secret_key,
+        region_name=s3_server.region,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+@pytest.fixture
+def bucket(s3_client: object) -> str:
+    """A bucket of the test's own."""
+    name = f"b-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)  # type: ignore[attr-defined]
+    return name
+
+
+@pytest.fixture
+def store(s3_server: EmbeddedS3, monkeypatch: pytest.MonkeyPatch) -> S3ObjectStore:
+    """The product's own store, by an Airflow connection."""
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", s3_server.airflow_connection())
+    return S3ObjectStore("aws_default")
+
+
+@pytest.fixture
+def livekit() -> Iterator[FakeLiveKit]:
+    """A fake LiveKit Cloud."""
+    with FakeLiveKit() as fake:
+        yield fake
+
+
+@pytest.fixture
+def settings(bucket: str, livekit: FakeLiveKit) -> Settings:
+    """Settings whose inbox, warehouse and ledger lie in the test's bucket."""
+    return Settings(
+        inbox=f"s3://{bucket}/inbox",
+        warehouse=f"s3://{bucket}/warehouse",
+        ledger=f"s3://{bucket}/warehouse/_livekit_backup",
+        allowed_hosts=(livekit.base_url.removeprefix("http://"), "*.amazonaws.com"),
+    )
+
+
+@pytest.fixture
+def ledger(store: S3ObjectStore, settings: Settings) -> Ledger:
+    """The ledger in the test's bucket."""
+    return Ledger(store, settings.ledger)

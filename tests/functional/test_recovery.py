@@ -1,0 +1,441 @@
+"""Recovery of recordings from a stored event to a verified object, without Airflow."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from livekit_backup.core.http_source import HttpSource
+from livekit_backup.core.inbox import IntakeReader
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.manifest_client import ManifestClient
+from livekit_backup.core.recovery import download, entry_for, find_location, land
+from livekit_backup.core.run_plan import account_for, plan_run
+from livekit_backup.core.statements import is_safe, make_statement, render
+from livekit_backup.core.storage import split_uri
+from livekit_backup.core.windows import inbox_prefixes
+from livekit_backup.errors import LivekitBackupError, TransferInterruptedError
+from livekit_backup.hooks.object_store import S3ObjectStore
+from livekit_backup.models.ledger_entry import Attempt
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.references import Intake, Plan, RecordingFile, Upload
+from livekit_backup.models.settings import Settings
+from livekit_backup.models.statement import Statement
+from livekit_backup.models.window import Window
+from livekit_backup.testing import FakeLiveKit, Fault
+
+MIB = 1024 * 1024
+ATTEMPT = Attempt(dag_id="d", run_id="r1")
+
+
+class Memory:
+    """An upload memory that lives as long as the test."""
+
+    def __init__(self) -> None:
+        self.value: str | None = None
+
+    def get(self) -> str | None:
+        return self.value
+
+    def set(self, upload_id: str) -> None:
+        self.value = upload_id
+
+
+class Pipeline:
+    """The DAG's steps, called one after the other."""
+
+    def __init__(
+        self, store: S3ObjectStore, ledger: Ledger, settings: Settings, livekit: FakeLiveKit
+    ) -> None:
+        self.store, self.ledger, self.settings, self.livekit = store, ledger, settings, livekit
+        self.attempt = ATTEMPT
+        self.now = datetime.now(UTC)
+        self.window = Window(start=self.now - timedelta(hours=1), end=self.now + timedelta(hours=1))
+
+    def store_event(self, event: Any, **kwargs: Any) -> str:
+        return self.livekit.store_event(
+            lambda key, body: self.store.put(f"{self.settings.inbox}/{key}", body),
+            event,
+            when=self.now,
+            **kwargs,
+        )
+
+    def ingest(self) -> Intake:
+        reader = IntakeReader()
+        for prefix in inbox_prefixes(self.settings.inbox, self.settings.inbox_layout, self.window):
+            reader.read(self.store, self.store.list_keys(prefix))
+        intake = reader.result()
+        self.ledger.write_intake(self.attempt.dag_id, self.attempt.run_id, intake)
+        return intake
+
+    def plan(self, intake: Intake, most: int = 1024) -> Plan:
+        with ManifestClient(self.settings.allowed_hosts, first_wait_seconds=0.01) as client:
+            plan = plan_run(
+                intake.backups,
+                inbox=self.store,
+                ledger=self.ledger,
+                settings=self.settings,
+                fetch=client.fetch,
+                most=most,
+                now=datetime.now(UTC),
+            )
+        account_for(plan, self.ledger, self.attempt)
+        self.ledger.write_plan(self.attempt.dag_id, self.attempt.run_id, plan)
+        return plan
+
+    def source(self, file: RecordingFile) -> HttpSource:
+        with ManifestClient(self.settings.allowed_hosts, first_wait_seconds=0.01) as client:
+            location = find_location(self.store, file, client.fetch)
+        return HttpSource(location, self.settings.allowed_hosts)
+
+    def download(self, file: RecordingFile, memory: Memory | None = None) -> Upload:
+        return download(file, lambda: self.source(file), self.store, self.ledger, memory or Memory())
+
+    def recover(self, file: RecordingFile) -> None:
+        try:
+            land(file, self.download(file), self.store, self.ledger, self.attempt)
+        except LivekitBackupError as error:
+            self.ledger.record(entry_for(file, error.outcome, str(error), self.attempt))
+
+    def statement(self) -> Statement:
+        return make_statement(self.ledger, self.store, self.attempt, self.window, [], datetime.now(UTC))
+
+    def run(self) -> Statement:
+        for file in self.plan(self.ingest()).to_recover:
+            self.recover(file)
+        return self.statement()
+
+
+@pytest.fixture
+def pipeline(store: S3ObjectStore, ledger: Ledger, settings: Settings, livekit: FakeLiveKit) -> Pipeline:
+    return Pipeline(store, ledger, settings, livekit)
+
+
+@pytest.fixture
+def sha256_of(s3_client: Any) -> Callable[[str], str]:
+    def read(uri: str) -> str:
+        bucket, key = split_uri(uri)
+        return hashlib.sha256(s3_client.get_object(Bucket=bucket, Key=key)["Body"].read()).hexdigest()
+
+    return read
+
+
+def outcomes(statement: Statement) -> dict[str, str]:
+    return {line.filename: line.outcome.value for line in statement.lines}
+
+
+def open_uploads(s3_client: Any, bucket: str) -> list[str]:
+    return [upload["Key"] for upload in s3_client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+
+
+def test_every_kind_of_recording_lands_byte_for_byte(
+    pipeline: Pipeline, livekit: FakeLiveKit, sha256_of: Callable[[str], str], s3_client: Any, bucket: str
+) -> None:
+    recordings = [
+        livekit.record_file("egress/standup.mp4", size=12 * MIB + 17, room_name="Standup"),
+        livekit.record_track("recordings/alice/TR_x.ogg", size=700_000),
+        livekit.record_hls("hls/room-a", segments=4, segment_size=100_000, in_primary=1),
+        livekit.record_images("thumbs/room-a", count=3),
+    ]
+    for recording in recordings:
+        pipeline.store_event(recording.event())
+
+    statement = pipeline.run()
+
+    assert is_safe(statement)
+    by_name = {line.filename: line for line in statement.lines}
+    for recording in recordings:
+        for name, stored in recording.files.items():
+            line = by_name.pop(name)
+            if stored.in_primary:
+                assert line.outcome is Outcome.IN_PRIMARY
+            else:
+                assert line.outcome is Outcome.LANDED
+                assert line.sha256 == recording.sha256(name) == sha256_of(line.landed_uri)
+    assert not by_name
+    assert not open_uploads(s3_client, bucket)
+
+
+def test_a_second_run_fetches_nothing_and_says_already_landed(
+    pipeline: Pipeline, livekit: FakeLiveKit
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    assert outcomes(pipeline.run()) == {"a.mp4": "landed"}
+    before = [request for request in livekit.requests if request.path.endswith("a.mp4")]
+
+    pipeline.attempt = Attempt(dag_id="d", run_id="r2")
+    assert outcomes(pipeline.run()) == {"a.mp4": "already_landed"}
+
+    assert [request for request in livekit.requests if request.path.endswith("a.mp4")] == before
+
+
+def test_nothing_is_visible_before_it_is_verified(
+    pipeline: Pipeline, livekit: FakeLiveKit, store: S3ObjectStore
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    upload = pipeline.download(file)
+    assert store.head(file.landing_uri) is None
+    land(file, upload, store, pipeline.ledger, ATTEMPT)
+    head = store.head(file.landing_uri)
+    assert head is not None and head.metadata["livekit-egress-id"] == recording.egress_id
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB, 5 * MIB + 1, 10 * MIB])
+def test_sizes_around_the_part_size_land(
+    pipeline: Pipeline, livekit: FakeLiveKit, sha256_of: Callable[[str], str], size: int
+) -> None:
+    recording = livekit.record_file("a.mp4", size=size)
+    pipeline.store_event(recording.event())
+    (line,) = pipeline.run().lines
+    assert (line.outcome, line.size) == (Outcome.LANDED, size), line.reason
+    assert sha256_of(line.landed_uri) == recording.sha256("a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("fault", "details", "outcome"),
+    [
+        (Fault.WRONG_BYTES, {}, "corrupt"),
+        (Fault.TRUNCATED, {}, "corrupt"),
+        (Fault.NOT_FOUND, {}, "missing"),
+        (Fault.EXPIRED, {}, "expired"),
+        (Fault.REDIRECT, {"location": "http://169.254.169.254/"}, "refused"),
+        (Fault.SERVER_ERROR, {}, "failed"),
+        (Fault.NO_LENGTH, {}, "failed"),
+        (Fault.GZIP, {}, "failed"),
+        (Fault.HTML_ERROR, {}, "failed"),
+    ],
+)
+def test_a_broken_source_lands_nothing_and_is_named(
+    pipeline: Pipeline,
+    livekit: FakeLiveKit,
+    s3_client: Any,
+    bucket: str,
+    fault: Fault,
+    details: dict[str, Any],
+    outcome: str,
+) -> None:
+    bad = livekit.record_file("bad.mp4", size=6 * MIB)
+    good = livekit.record_file("good.mp4", size=6 * MIB)
+    for recording in (bad, good):
+        pipeline.store_event(recording.event())
+    livekit.break_(bad, fault, **details)
+
+    statement = pipeline.run()
+
+    assert outcomes(statement) == {"bad.mp4": outcome, "good.mp4": "landed"}
+    assert not is_safe(statement)
+    (line,) = statement.unsafe
+    assert line.reason and "Signature" not in render(statement)
+    assert not open_uploads(s3_client, bucket)
+    listed = s3_client.list_objects_v2(Bucket=bucket, Prefix="warehouse/dt=")["Contents"]
+    assert [item["Key"].rpartition("/")[2] for item in listed] == ["good.mp4"]
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT_SHORT, Fault.RESET])
+def test_a_broken_body_is_resumed_behind_the_last_good_byte(
+    pipeline: Pipeline, livekit: FakeLiveKit, fault: Fault
+) -> None:
+    recording = livekit.record_file("a.mp4", size=11 * MIB)
+    pipeline.store_event(recording.event())
+    livekit.break_(recording, fault, times=2)
+    (line,) = pipeline.run().lines
+    assert line.outcome is Outcome.LANDED, line.reason
+    assert line.sha256 == recording.sha256("a.mp4")
+    requests = [request for request in livekit.requests if request.path.endswith("a.mp4")]
+    assert [bool(request.range) for request in requests] == [False, True, True]
+
+
+def test_a_wrong_byte_on_the_way_is_fetched_again(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    livekit.break_(recording, Fault.WRONG_BYTES, times=1)
+    assert outcomes(pipeline.run()) == {"a.mp4": "landed"}
+
+
+def test_a_source_that_changes_in_the_middle_is_not_mixed(
+    pipeline: Pipeline, livekit: FakeLiveKit, s3_client: Any, bucket: str
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    livekit.break_(recording, Fault.CUT_SHORT, times=1)
+    livekit.break_(recording, Fault.CHANGED_ETAG)
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    with pytest.raises(TransferInterruptedError, match="changed"):
+        pipeline.download(file)
+    assert not open_uploads(s3_client, bucket)
+
+
+def test_a_link_that_died_before_the_run_is_lost_by_name_and_not_asked_for(
+    pipeline: Pipeline, livekit: FakeLiveKit
+) -> None:
+    recording = livekit.record_file("old.mp4", size=1000, uploaded_at=datetime.now(UTC) - timedelta(days=8))
+    pipeline.store_event(recording.event())
+    statement = pipeline.run()
+    assert outcomes(statement) == {"old.mp4": "expired"}
+    assert is_safe(statement), "nothing of it could be recovered any more"
+    assert "LOST" in render(statement)
+    assert not livekit.requests
+
+
+def test_a_failed_egress_without_manifest_is_recovered_from_its_results(
+    pipeline: Pipeline, livekit: FakeLiveKit
+) -> None:
+    recording = livekit.record_file("a.mp4", size=1000)
+    pipeline.store_event(recording.event(status="EGRESS_FAILED", with_manifest=False))
+    assert outcomes(pipeline.run()) == {"a.mp4": "landed"}
+
+
+@pytest.mark.parametrize("fault", [Fault.NOT_JSON, Fault.NOT_FOUND, Fault.SERVER_ERROR, Fault.HTML_ERROR])
+def test_without_its_manifest_what_the_event_knows_is_recovered_and_the_rest_named(
+    pipeline: Pipeline, livekit: FakeLiveKit, fault: Fault
+) -> None:
+    hls = livekit.record_hls("hls/room", segments=3, segment_size=1000)
+    other = livekit.record_file("other.mp4", size=1000)
+    for recording in (hls, other):
+        pipeline.store_event(recording.event())
+    livekit.break_(hls.manifest_object, fault)
+    statement = pipeline.run()
+    found = outcomes(statement)
+    assert found.pop("other.mp4") == "landed"
+    (stand_in,) = [name for name in found if name.startswith("(3 segments of ")]
+    assert found.pop(stand_in) == "unresolved"
+    assert set(found.values()) == {"landed"}
+    assert not is_safe(statement)
+
+
+def test_a_manifest_that_lists_too_little_is_noticed(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
+    hls = livekit.record_hls("hls/room", segments=3, segment_size=1000)
+    event = hls.event()
+    for results in event["egressInfo"]["segmentResults"]:
+        results["segmentCount"] = "5"
+    pipeline.store_event(event)
+    statement = pipeline.run()
+    assert outcomes(statement)["(2 of 5 segments)"] == "unresolved"
+
+
+def test_a_month_later_the_statement_is_the_same(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
+    images = livekit.record_images("thumbs/room", count=2)
+    pipeline.store_event(images.event())
+    first = pipeline.run()
+    assert set(outcomes(first).values()) == {"landed"}
+    livekit.break_(images.manifest_object, Fault.EXPIRED)
+    pipeline.attempt = Attempt(dag_id="d", run_id="r2")
+    second = pipeline.run()
+    assert set(outcomes(second)) == set(outcomes(first))
+    assert set(outcomes(second).values()) == {"already_landed"}
+
+
+def test_other_content_at_the_landing_key_is_never_replaced(
+    pipeline: Pipeline, livekit: FakeLiveKit, store: S3ObjectStore, s3_client: Any, bucket: str
+) -> None:
+    recording = livekit.record_file("a.mp4", size=1000)
+    pipeline.store_event(recording.event())
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    store.put(file.landing_uri, b"someone else's")
+    pipeline.recover(file)
+    statement = pipeline.statement()
+    assert outcomes(statement) == {"a.mp4": "failed"}
+    assert "other content" in statement.lines[0].reason
+    assert store.get(file.landing_uri) == b"someone else's"
+    assert not open_uploads(s3_client, bucket)
+
+
+def test_killed_between_landing_and_ledger_the_next_try_writes_it_down(
+    pipeline: Pipeline, livekit: FakeLiveKit, store: S3ObjectStore, ledger: Ledger
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    upload = pipeline.download(file)
+    land(file, upload, store, ledger, ATTEMPT)
+    store.delete(ledger.entry_uri(file.egress_id, file.run, file.filename))
+    assert land(file, upload, store, ledger, ATTEMPT).outcome is Outcome.LANDED
+    assert outcomes(pipeline.statement()) == {"a.mp4": "landed"}
+
+
+def test_a_lost_ledger_does_not_land_twice(
+    pipeline: Pipeline,
+    livekit: FakeLiveKit,
+    store: S3ObjectStore,
+    ledger: Ledger,
+    s3_client: Any,
+    bucket: str,
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    pipeline.run()
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    store.delete(ledger.entry_uri(file.egress_id, file.run, file.filename))
+    pipeline.recover(file)
+    assert outcomes(pipeline.statement()) == {"a.mp4": "landed"}
+    assert len(s3_client.list_objects_v2(Bucket=bucket, Prefix="warehouse/dt=")["Contents"]) == 1
+    assert not open_uploads(s3_client, bucket)
+
+
+def test_an_upload_left_open_by_a_killed_try_is_dropped_by_the_next(
+    pipeline: Pipeline, livekit: FakeLiveKit, store: S3ObjectStore, s3_client: Any, bucket: str
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    memory = Memory()
+    memory.set(store.create_upload(file.landing_uri, content_type="video/mp4", metadata={}))
+    upload = pipeline.download(file, memory)
+    assert upload.upload_id == memory.get()
+    assert len(open_uploads(s3_client, bucket)) == 1
+
+
+def test_files_whose_tasks_died_without_a_word_are_failed_and_their_uploads_dropped(
+    pipeline: Pipeline, livekit: FakeLiveKit, s3_client: Any, bucket: str
+) -> None:
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    pipeline.download(file)
+    statement = pipeline.statement()
+    assert outcomes(statement) == {"a.mp4": "failed"}
+    assert not is_safe(statement)
+    assert not open_uploads(s3_client, bucket)
+
+
+def test_two_events_of_one_run_are_one_backup_and_two_runs_are_two(
+    pipeline: Pipeline, livekit: FakeLiveKit
+) -> None:
+    now = datetime.now(UTC)
+    first = livekit.record_file("a.mp4", size=1000, egress_id="EG_same", started_at=now - timedelta(hours=30))
+    pipeline.store_event(first.event())
+    pipeline.store_event(first.event(event_id="EV_again"))
+    second = livekit.record_file("b.mp4", size=1000, egress_id="EG_same", started_at=now - timedelta(hours=2))
+    pipeline.store_event(second.event())
+    intake = pipeline.ingest()
+    assert [backup.egress_id for backup in intake.backups] == ["EG_same", "EG_same"]
+    assert sorted(len(backup.events) for backup in intake.backups) == [1, 2]
+
+
+def test_more_files_than_one_run_may_map_go_on_in_the_next(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
+    images = livekit.record_images("thumbs/room", count=5)
+    pipeline.store_event(images.event())
+    plan = pipeline.plan(pipeline.ingest(), most=3)
+    assert len(plan.to_recover) == 3
+    for file in plan.to_recover:
+        pipeline.recover(file)
+    statement = pipeline.statement()
+    assert sorted(outcomes(statement).values()) == ["failed", "failed", "landed", "landed", "landed"]
+    assert not is_safe(statement)
+    for file in pipeline.plan(pipeline.ingest(), most=3).to_recover:
+        pipeline.recover(file)
+    assert is_safe(pipeline.statement())
+
+
+@pytest.mark.parametrize("form", ["json", "pretty", "jsonl", "array", "gzip", "zstd"])
+def test_every_form_of_inbox_object_is_read(pipeline: Pipeline, livekit: FakeLiveKit, form: str) -> None:
+    recording = livekit.record_file("a.mp4", size=10)
+    pipeline.store_event(recording.event(), format=form)
+    assert [backup.egress_id for backup in pipeline.ingest().backups] == [recording.egress_id]
