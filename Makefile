@@ -1,0 +1,51 @@
+# Everything sets itself up: Python 3.11 or later (3.14 excluded) and make are all that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPATH :=
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+
+.PHONY: help demo ui test unit functional e2e check format bench clean
+help:
+	@echo "make demo        recover recordings in a real Airflow and check them against the originals"
+	@echo "make ui          Airflow's UI with the demo's runs in it"
+	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
+	@echo "make check       ruff, mypy and the import rules"
+	@echo "make bench       measure; the figures are in docs/performance.md"
+
+# Bytecode is compiled at once: without it every Airflow process compiles all of Airflow again.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.9.9 || true
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -c constraints.txt -e '.[dev]' \
+	  || $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python demo/play.py
+
+ui: $(STAMP)
+	@$(BIN)/python demo/ui.py
+
+test: unit functional e2e
+
+unit functional e2e: $(STAMP)
+	$(BIN)/python -m pytest -q tests/$@
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .demo .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis
