@@ -18,7 +18,7 @@ help:
 # Bytecode is compiled at once: without it every Airflow process compiles all of Airflow again.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.9.9 || true
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 || true
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -c constraints.txt -e '.[dev]' \
 	  || $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e '.[dev]'
 	touch $(STAMP)

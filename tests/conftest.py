@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from livekit_backup.testing.embedded_s3 import EmbeddedS3
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,4 +20,28 @@ os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "False")
 # Tests talk to servers on loopback; a proxy of the machine has no part in it.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
-sys.path.insert(0, str(ROOT / "tests"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    """The embedded S3 server, with the checkout's shared installation of it."""
+    from livekit_backup.testing.embedded_s3 import EmbeddedS3
+
+    with EmbeddedS3(tmp_path_factory.mktemp("s3"), venv_dir=ROOT / ".embedded-s3" / "venv") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_server: EmbeddedS3) -> Any:
+    """A plain boto3 client: the tests' own eyes, beside the product's."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=s3_server.endpoint_url,
+        aws_access_key_id=s3_server.access_key,
+        aws_secret_access_key=s3_server.secret_key,
+        region_name=s3_server.region,
+        config=Config(s3={"addressing_style": "path"}),
+    )

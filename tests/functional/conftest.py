@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.settings import Settings
 from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
-    """The embedded S3 server, with the checkout's shared installation of it."""
-    data = tmp_path_factory.mktemp("s3")
-    with EmbeddedS3(data, venv_dir=ROOT / ".embedded-s3" / "venv") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def s3_client(s3_server: EmbeddedS3) -> object:
-    """A plain boto3 client: the tests' own eyes, beside the product's."""
-    return boto3.client(
-        "s3",
-        endpoint_url=s3_server.endpoint_url,
-        aws_access_key_id=s3_server.access_key,
-        aws_secret_access_key=s3_server.secret_key,
-        region_name=s3_server.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-
 
 @pytest.fixture
 def bucket(s3_client: object) -> str:

@@ -45,13 +45,19 @@ def resolve_window(
 
 
 def _window(start: datetime, end: datetime) -> Window:
-    start, end = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in (start, end))
+    start, end = _plain(start), _plain(end)
     if start >= end:
         raise ConfigurationError(
             f"the window would start at {start.isoformat()} and end at {end.isoformat()}: "
             "give a start before the end"
         )
-    return Window(start=start.astimezone(UTC), end=end.astimezone(UTC))
+    return Window(start=start, end=end)
+
+
+def _plain(moment: datetime) -> datetime:
+    """Airflow's pendulum times lose their zone in arithmetic once they carry a standard library's zone."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(aware.timestamp(), UTC)
 
 
 def is_closed(window: Window, grace: timedelta, now: datetime) -> bool:

@@ -1,0 +1,197 @@
+"""In-memory stand-ins for a store and a source, and small builders of events."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from livekit_backup.core.etags import multipart_etag
+from livekit_backup.core.inbox import parse_event
+from livekit_backup.core.storage import ObjectHead, UploadedPart
+from livekit_backup.errors import CorruptError, TransferInterruptedError, UploadGoneError
+from livekit_backup.models.egress import WebhookEvent
+
+CORPUS = Path(__file__).resolve().parent.parent / "corpus"
+SIGNED = "?X-Amz-Date=20261120T204342Z&X-Amz-Expires=604800&X-Amz-Signature=00ff"
+"""Dies on 2026-11-27 20:43:42 UTC."""
+BACKUP = "https://livekit-egress.s3.amazonaws.com/"
+OWN = "https://acme.s3.amazonaws.com/"
+
+
+def signed(path: str, date: str = "20261120T204342Z") -> str:
+    """A signed URL in the backup bucket."""
+    return BACKUP + path + SIGNED.replace("20261120T204342Z", date)
+
+
+def egress_ended(egress_id: str = "EG_1", **info: Any) -> dict[str, Any]:
+    """A webhook body."""
+    return {
+        "event": "egress_ended",
+        "id": "EV_1",
+        "egressInfo": {"egressId": egress_id, "startedAt": "1732135319356232371", **info},
+    }
+
+
+def backup_event(egress_id: str = "EG_1", **info: Any) -> WebhookEvent:
+    """A parsed event whose recording lies in the backup."""
+    return parse_event(egress_ended(egress_id, **{"backupStorageUsed": True, **info}))
+
+
+class Body:
+    """A stream that gives no more at a time than it is told."""
+
+    def __init__(self, data: bytes, chunks: Sequence[int] = ()) -> None:
+        self._stream = io.BytesIO(data)
+        self._chunks = itertools.cycle(chunks) if chunks else itertools.repeat(1 << 30)
+        self.closed = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        most = next(self._chunks)
+        return self._stream.read(most if size < 0 else min(size, most))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemoryStore:
+    """An object store with S3's rules. With ``md5_etags=False`` its ETags prove nothing, as under SSE-KMS."""
+
+    def __init__(self, *, md5_etags: bool = True) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.heads: dict[str, ObjectHead] = {}
+        self.uploads: dict[str, tuple[str, dict[int, bytes], Mapping[str, str]]] = {}
+        self.content_types: dict[str, str] = {}
+        self._md5_etags = md5_etags
+        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def _etag(self, honest: str) -> str:
+        return honest if self._md5_etags else f"kms{hashlib.sha256(honest.encode()).hexdigest()[:29]}"
+
+    def list_keys(self, prefix_uri: str) -> Iterator[str]:
+        yield from sorted(uri for uri in self.objects if uri.startswith(prefix_uri))
+
+    def open(self, uri: str) -> Body:
+        if uri not in self.objects:
+            raise FileNotFoundError(uri)
+        return Body(self.objects[uri])
+
+    def get(self, uri: str) -> bytes | None:
+        return self.objects.get(uri)
+
+    def put(self, uri: str, body: bytes, *, content_type: str = "application/json") -> None:
+        with self._lock:
+            self.objects[uri] = bytes(body)
+            self.heads[uri] = ObjectHead(len(body), self._etag(hashlib.md5(body).hexdigest()))
+            self.content_types[uri] = content_type
+
+    def put_new(self, uri: str, body: bytes, *, content_type: str, metadata: Mapping[str, str]) -> bool:
+        if uri in self.objects:
+            return False
+        self.put(uri, body, content_type=content_type)
+        return True
+
+    def head(self, uri: str) -> ObjectHead | None:
+        return self.heads.get(uri)
+
+    def delete(self, uri: str) -> None:
+        self.objects.pop(uri, None)
+        self.heads.pop(uri, None)
+
+    def create_upload(self, uri: str, *, content_type: str, metadata: Mapping[str, str]) -> str:
+        upload_id = f"upload-{next(self._ids)}"
+        self.uploads[upload_id] = (uri, {}, metadata)
+        self.content_types[uri] = content_type
+        return upload_id
+
+    def upload_part(self, uri: str, upload_id: str, number: int, body: memoryview, md5: bytes) -> None:
+        if upload_id not in self.uploads:
+            raise UploadGoneError(f"{uri}: the upload was aborted")
+        if hashlib.md5(body).digest() != md5:
+            raise CorruptError("BadDigest")
+        with self._lock:
+            self.uploads[upload_id][1][number] = bytes(body)
+
+    def list_parts(self, uri: str, upload_id: str) -> list[UploadedPart] | None:
+        if upload_id not in self.uploads:
+            return None
+        parts = sorted(self.uploads[upload_id][1].items())
+        return [
+            UploadedPart(number, len(part), self._etag(hashlib.md5(part).hexdigest()))
+            for number, part in parts
+        ]
+
+    def complete_upload(self, uri: str, upload_id: str, parts: list[UploadedPart]) -> bool:
+        if upload_id not in self.uploads:
+            raise UploadGoneError(f"{uri}: the upload was aborted")
+        if uri in self.objects:
+            return False
+        stored = [part for _, part in sorted(self.uploads.pop(upload_id)[1].items())]
+        self.objects[uri] = b"".join(stored)
+        etag = multipart_etag(hashlib.md5(part).digest() for part in stored)
+        self.heads[uri] = ObjectHead(len(self.objects[uri]), self._etag(etag))
+        return True
+
+    def abort_upload(self, uri: str, upload_id: str) -> None:
+        self.uploads.pop(upload_id, None)
+
+    def list_uploads(self, uri: str) -> list[str]:
+        return [upload_id for upload_id, (at, _, _) in self.uploads.items() if at == uri]
+
+
+class MemorySource:
+    """A recording that breaks off at given offsets, once each, however often it is opened."""
+
+    name = "https://livekit.example/recording"
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        etag: str = "",
+        etag_is_digest: bool = True,
+        faults: Sequence[int] = (),
+        chunk: int = 1 << 20,
+    ) -> None:
+        self.data, self.etag, self.etag_is_digest, self.chunk = data, etag, etag_is_digest, chunk
+        self.faults = sorted(faults)
+        self.opened: list[tuple[int, str]] = []
+        self.bodies: list[MemoryBody] = []
+        self.refusals: list[Exception] = []
+
+    def open(self, start: int = 0, etag: str = "") -> MemoryBody:
+        self.opened.append((start, etag))
+        if self.refusals:
+            raise self.refusals.pop(0)
+        body = MemoryBody(self, start)
+        self.bodies.append(body)
+        return body
+
+
+class MemoryBody:
+    """One open answer of a :class:`MemorySource`."""
+
+    def __init__(self, source: MemorySource, start: int) -> None:
+        self._source, self._at = source, start
+        self.size, self.etag, self.etag_is_digest = len(source.data), source.etag, source.etag_is_digest
+        self.closed = False
+
+    def readinto(self, view: memoryview) -> int:
+        source = self._source
+        end = min(self._at + len(view), self._at + source.chunk, self.size)
+        if source.faults and source.faults[0] < end:
+            end = max(self._at, source.faults[0])
+            if end == self._at:
+                source.faults.pop(0)
+                raise TransferInterruptedError("broke off")
+        view[: end - self._at] = source.data[self._at : end]
+        count, self._at = end - self._at, end
+        return count
+
+    def close(self) -> None:
+        self.closed = True
