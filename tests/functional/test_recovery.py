@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import urllib3
 
+from livekit_backup.core import http_source
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.ledger import Ledger
@@ -250,6 +252,29 @@ def test_a_broken_body_is_resumed_behind_the_last_good_byte(
     assert line.sha256 == recording.sha256("a.mp4")
     requests = [request for request in livekit.requests if request.path.endswith("a.mp4")]
     assert [bool(request.range) for request in requests] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [(Fault.SLOW, "too slow"), (Fault.STALL, "broke off")], ids=["drip", "stall"]
+)
+def test_a_body_that_never_ends_is_given_up(
+    pipeline: Pipeline,
+    livekit: FakeLiveKit,
+    monkeypatch: pytest.MonkeyPatch,
+    s3_client: Any,
+    bucket: str,
+    fault: Fault,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(http_source, "RATE_WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(http_source, "_TIMEOUT", urllib3.Timeout(connect=1.0, read=0.3))
+    recording = livekit.record_file("a.mp4", size=6 * MIB)
+    pipeline.store_event(recording.event())
+    livekit.break_(recording, fault)
+    (file,) = pipeline.plan(pipeline.ingest()).to_recover
+    with pytest.raises(TransferInterruptedError, match=reason):
+        pipeline.download(file)
+    assert not open_uploads(s3_client, bucket)
 
 
 def test_a_wrong_byte_on_the_way_is_fetched_again(pipeline: Pipeline, livekit: FakeLiveKit) -> None:

@@ -21,7 +21,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PRODUCT = [*sorted((ROOT / "plugins").rglob("*.py")), *sorted((ROOT / "dags").rglob("*.py"))]
 ROOMS = {"models": 0, "core": 1, "hooks": 2, "triggers": 3, "operators": 3, "sensors": 3}
 OUTSIDE = {"plugin": 4, "provider_info": 4}
-HEAVY = {"airflow", "boto3", "botocore", "aiobotocore", "httpx", "pydantic", "urllib3", "zstandard", "tenacity"}
+HEAVY = {
+    "airflow",
+    "boto3",
+    "botocore",
+    "aiobotocore",
+    "httpx",
+    "pydantic",
+    "urllib3",
+    "zstandard",
+    "tenacity",
+}
 
 
 def _name(path: Path) -> tuple[str, ...]:

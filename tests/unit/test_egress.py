@@ -64,7 +64,8 @@ def test_the_request_part_is_never_read():
 
 def test_locations_are_never_shown():
     info = _info(
-        manifestLocation="https://x/m?Signature=secret", file={"filename": "a", "location": "https://x/a?sig=secret"}
+        manifestLocation="https://x/m?Signature=secret",
+        file={"filename": "a", "location": "https://x/a?sig=secret"},
     )
     assert "secret" not in f"{info!r}{info}{info.model_dump_json()}"
 

@@ -23,7 +23,11 @@ def _flagged(egress_id="EG_1", **info):
 def _store(**objects):
     store = MemoryStore()
     for name, events in objects.items():
-        body = events if isinstance(events, bytes) else b"".join(json.dumps(event).encode() + b"\n" for event in events)
+        body = (
+            events
+            if isinstance(events, bytes)
+            else b"".join(json.dumps(event).encode() + b"\n" for event in events)
+        )
         store.put(f"s3://b/in/{name}", body)
     return store
 
@@ -73,7 +77,8 @@ def test_the_payload_counts_before_what_stands_beside_it():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="an egress_ended without egressInfo passes as an event of no interest, even with the flag in it"
+    strict=True,
+    reason="an egress_ended without egressInfo passes as an event of no interest, even with the flag in it",
 )
 def test_an_end_without_its_egress_is_not_passed_over():
     intake = _intake(_store(a=[{"event": "egress_ended", "egressId": "EG_1", "backupStorageUsed": True}]))
@@ -97,7 +102,8 @@ def test_what_cannot_be_decompressed_may_be_a_backup():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="of a document that is too long only 200 bytes are looked at for the flag, so the run ends green"
+    strict=True,
+    reason="of a document that is too long only 200 bytes are looked at for the flag, so the run ends green",
 )
 def test_what_is_too_long_to_be_read_may_be_a_backup(monkeypatch):
     monkeypatch.setattr(json_documents, "MAX_DOCUMENT_BYTES", 2000)
@@ -118,7 +124,9 @@ def test_the_newest_event_comes_first():
 
 
 def test_a_room_name_is_kept_from_an_older_event():
-    [backup] = _intake(_store(a=[_flagged(updatedAt="10", roomName="room")], b=[_flagged(updatedAt="20")])).backups
+    [backup] = _intake(
+        _store(a=[_flagged(updatedAt="10", roomName="room")], b=[_flagged(updatedAt="20")])
+    ).backups
     assert backup.room_name == "room"
 
 
@@ -165,7 +173,8 @@ def test_bodies_are_closed_even_when_reading_stops_early():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="a lone surrogate in a name is accepted, and then no document or XCom with it can be written"
+    strict=True,
+    reason="a lone surrogate in a name is accepted, and then no document or XCom with it can be written",
 )
 @pytest.mark.parametrize("field", [{"roomName": "\ud800"}, {"fileResults": [{"filename": "\ud800.mp4"}]}])
 def test_what_is_read_can_be_written(field):
@@ -203,7 +212,9 @@ def test_loaded_events_come_newest_first():
     assert [event.backup.updated_at for event in loaded] == [30, 20, 10]
 
 
-@pytest.mark.xfail(strict=True, reason="the intake falls back on createdAt to find the newest, reading again does not")
+@pytest.mark.xfail(
+    strict=True, reason="the intake falls back on createdAt to find the newest, reading again does not"
+)
 def test_loaded_events_without_an_update_time_come_newest_first():
     store = _store(a=[{**_flagged(), "createdAt": "10"}, {**_flagged(), "createdAt": "30"}])
     [backup] = _intake(store).backups

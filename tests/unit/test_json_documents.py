@@ -23,7 +23,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 OBJECTS = st.dictionaries(TEXT, VALUES, max_size=4)
-EXAMPLE = [{}, {"ü": [{}, {"a": "}{\\\""}]}, {"b": None}]
+EXAMPLE = [{}, {"ü": [{}, {"a": '}{\\"'}]}, {"b": None}]
 
 
 def _lines(end):
@@ -90,7 +90,7 @@ def _values(data: bytes, chunks=()):
     return [document.value for document in documents]
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(
     form=st.sampled_from(sorted(FORMS)),
     packed=st.sampled_from(sorted(PACKED)),
@@ -115,7 +115,8 @@ def test_plain_bytes_may_come_one_by_one(documents, chunks):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="compression is told by one peek, which a first read of under 2 bytes leaves too short"
+    strict=True,
+    reason="compression is told by one peek, which a first read of under 2 bytes leaves too short",
 )
 @pytest.mark.parametrize("packed", ["gzip", "zstd"])
 def test_compressed_bytes_may_come_one_by_one(packed):
@@ -137,14 +138,19 @@ def test_a_broken_line_costs_itself_alone(documents, broken):
     assert [value for value in values if isinstance(value, dict) and "id" in value] == documents
 
 
-@given(documents=st.lists(st.builds(lambda text: {"id": 1, "text": text}, TEXT), min_size=2, max_size=5), data=st.data())
+@given(
+    documents=st.lists(st.builds(lambda text: {"id": 1, "text": text}, TEXT), min_size=2, max_size=5),
+    data=st.data(),
+)
 def test_a_truncated_line_costs_itself_alone(documents, data):
     lines = [json.dumps(document).encode() for document in documents]
     which = data.draw(st.integers(0, len(lines) - 1))
     cut = data.draw(st.integers(1, len(lines[which]) - 1))
     lines[which] = lines[which][:cut]
     read = _read(b"\n".join(lines) + b"\n")
-    assert [document.value for document in read if not document.error] == documents[:which] + documents[which + 1 :]
+    assert [document.value for document in read if not document.error] == documents[:which] + documents[
+        which + 1 :
+    ]
     assert [document.error.partition(":")[0] for document in read if document.error] == ["not JSON"]
 
 
@@ -190,7 +196,8 @@ def test_a_damaged_zstd_says_so():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="python-zstandard ends a truncated frame without an error: its documents vanish silently"
+    strict=True,
+    reason="python-zstandard ends a truncated frame without an error: its documents vanish silently",
 )
 @pytest.mark.parametrize("cut", [1, 5, 30])
 def test_a_truncated_zstd_says_so(cut):
@@ -199,7 +206,16 @@ def test_a_truncated_zstd_says_so(cut):
 
 
 def test_names_decide_nothing_and_emptiness_is_no_error():
-    for nothing in (b"", b"\n", b"\r\n \t\n", b"[]", b"[ ]\n", b"\xef\xbb\xbf", gzip.compress(b""), _zstd(b"")):
+    for nothing in (
+        b"",
+        b"\n",
+        b"\r\n \t\n",
+        b"[]",
+        b"[ ]\n",
+        b"\xef\xbb\xbf",
+        gzip.compress(b""),
+        _zstd(b""),
+    ):
         assert _read(nothing) == []
 
 
@@ -207,8 +223,8 @@ def test_names_decide_nothing_and_emptiness_is_no_error():
     ("data", "error"),
     [
         (b'{"a": "\xff\xfe"}\n', "not UTF-8"),
-        (b"{" * 5 + b'"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}" * 5, "not JSON"),
-        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
+        (b"{" * 5 + b'"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}" * 5, "not JSON"),
+        (b'{"a":' * 20_000 + b"1" + b"}" * 20_000, "nested too deeply"),
         (b"{'a': 1}", "not JSON"),
         (b'{"a": %s}' % (b"9" * 5000), "not JSON"),
         (b"<html>oops</html>", "not JSON"),
@@ -231,7 +247,11 @@ def test_scalars_are_documents_for_their_reader_to_refuse():
 def test_too_long_a_document_is_given_up_and_the_next_is_read(monkeypatch):
     monkeypatch.setattr(json_documents, "MAX_DOCUMENT_BYTES", 1000)
     long = b'{"a": "%s"}' % (b"x" * 5000)
-    for data in (long + b'\n{"b": 2}\n', b"x" * 5000 + b'\n{"b": 2}\n', b'{\n"a":' + b"[1,\n" * 500 + b'\n{"b": 2}\n'):
+    for data in (
+        long + b'\n{"b": 2}\n',
+        b"x" * 5000 + b'\n{"b": 2}\n',
+        b'{\n"a":' + b"[1,\n" * 500 + b'\n{"b": 2}\n',
+    ):
         documents = _read(data)
         assert "over 1000 bytes" in documents[0].error
         assert len(documents[0].raw) <= 200
@@ -259,7 +279,8 @@ def test_a_line_of_garbage_is_not_held(monkeypatch):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="the token pattern keeps a backtracking mark a byte of a string: over 100 times its length"
+    strict=True,
+    reason="the token pattern keeps a backtracking mark a byte of a string: over 100 times its length",
 )
 def test_a_long_string_takes_memory_in_proportion():
     data = b' {"a": "%s"}\n' % (b"x" * 500_000)
@@ -279,5 +300,5 @@ def test_a_long_string_takes_memory_in_proportion():
 def test_an_open_quote_costs_linear_time():
     lines = b"x" * 31 + b"\n"
     began = time.process_time()
-    _read(b'it is "open\n' + lines * 1200)
-    assert time.process_time() - began < 0.1
+    _read(b'it is "open\n' + lines * 900)
+    assert time.process_time() - began < 0.07

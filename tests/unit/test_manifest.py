@@ -18,7 +18,18 @@ def test_the_signed_link_wins(model):
 
 @pytest.mark.parametrize(
     "value",
-    [{}, {"room_id": "RM"}, {"files": []}, {"egress_id": ""}, [], "text", 5, None, {"files": {}}, {"files": [5]}],
+    [
+        {},
+        {"room_id": "RM"},
+        {"files": []},
+        {"egress_id": ""},
+        [],
+        "text",
+        5,
+        None,
+        {"files": {}},
+        {"files": [5]},
+    ],
 )
 def test_what_is_no_manifest(value):
     with pytest.raises(ValueError, match=r"Manifest"):
@@ -27,7 +38,10 @@ def test_what_is_no_manifest(value):
 
 def test_timestamps_in_any_form():
     for form in (1732203049646670800, "1732203049646670800", 1.7322030496466708e18, "1.7322030496466708e+18"):
-        assert Manifest.model_validate({"egress_id": "EG_1", "started_at": form}).started_at == 1732203049646670800
+        assert (
+            Manifest.model_validate({"egress_id": "EG_1", "started_at": form}).started_at
+            == 1732203049646670800
+        )
 
 
 def test_segments_keep_the_order_of_their_upload():

@@ -7,7 +7,7 @@ from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 
 def test_in_the_warehouse_is_safe():
     assert IN_WAREHOUSE < SAFE < set(Outcome)
-    assert SAFE - IN_WAREHOUSE == {Outcome.IN_PRIMARY}
+    assert {Outcome.IN_PRIMARY} == SAFE - IN_WAREHOUSE
 
 
 def test_values_are_stable():

@@ -8,7 +8,13 @@ import pickle
 import pytest
 import urllib3.connection
 
-from livekit_backup.core.redaction import HTTP_LOGGERS, QueryRedactingFilter, redact_http_logs, safe_url, without_query
+from livekit_backup.core.redaction import (
+    HTTP_LOGGERS,
+    QueryRedactingFilter,
+    redact_http_logs,
+    safe_url,
+    without_query,
+)
 
 URL = "https://b.s3.amazonaws.com/k.mp4?X-Amz-Date=20241120T204342Z&X-Amz-Signature=secret"
 
@@ -43,7 +49,8 @@ def test_texts(text, redacted):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="the query is taken to end at a quote or bracket, which RFC 3986 allows in it: the rest is shown"
+    strict=True,
+    reason="the query is taken to end at a quote or bracket, which RFC 3986 allows in it: the rest is shown",
 )
 @pytest.mark.parametrize("mark", ["'", ")", "]", "}"])
 def test_marks_do_not_end_a_query(mark):

@@ -50,7 +50,9 @@ def _manifest(**content):
 
 
 def test_files_of_the_manifest_with_sizes_of_the_event():
-    event = backup_event(manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "size": "7", "location": ""}])
+    event = backup_event(
+        manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "size": "7", "location": ""}]
+    )
     files = _files(event, _manifest(files=[_entry("a.mp4"), _entry("b.mp4")]))
     assert {name: file.size for name, file in files.items()} == {"a.mp4": 7, "b.mp4": None}
     assert all(file.location.is_signed and file.error is None for file in files.values())
@@ -86,12 +88,15 @@ def test_a_playlist_is_named_by_the_event_else_by_its_path():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="names are compared with a path that is still percent-encoded: each playlist is recovered twice"
+    strict=True,
+    reason="names are compared with a path that is still percent-encoded: each playlist is recovered twice",
 )
 def test_playlists_with_spaces_in_their_names():
     names = ["my room/a.m3u8", "my room/b.m3u8"]
     links = [signed(name.replace(" ", "%20")) for name in names]
-    results = [{"playlistName": name, "playlistLocation": link} for name, link in zip(names, links, strict=True)]
+    results = [
+        {"playlistName": name, "playlistLocation": link} for name, link in zip(names, links, strict=True)
+    ]
     event = backup_event(manifestLocation=LINK, segmentResults=results)
     assert list(_files(event, _manifest(playlists=[{"location": link} for link in links]))) == names
 
@@ -128,14 +133,16 @@ def test_of_a_backup_that_names_nothing_all_is_unresolved():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="a backup whose manifest lists nothing has no files at all: the run says 'no backup' and is green"
+    strict=True,
+    reason="a backup whose manifest lists nothing has no files at all: the run says 'no backup' and is green",
 )
 def test_an_empty_manifest_leaves_all_unresolved():
     assert _resolve(backup_event(manifestLocation=LINK), _manifest()).files
 
 
 @pytest.mark.xfail(
-    strict=True, reason="a file that the event names without a location, and the manifest does not list, is in no plan"
+    strict=True,
+    reason="a file that the event names without a location, and the manifest does not list, is in no plan",
 )
 @pytest.mark.parametrize(
     "results",
@@ -159,7 +166,9 @@ def test_an_older_manifest_stands_in():
         backup_event(manifestLocation=signed("new.json"), updatedAt="2"),
         backup_event(manifestLocation=signed("old.json"), updatedAt="1"),
     ]
-    assert list(_files(events, new=LinkExpiredError("x"), old=_manifest(files=[_entry("a.mp4")]))) == ["a.mp4"]
+    assert list(_files(events, new=LinkExpiredError("x"), old=_manifest(files=[_entry("a.mp4")]))) == [
+        "a.mp4"
+    ]
     error = _files(events, new=LinkExpiredError("dead"), old=MissingError("x"))["(all files)"].error
     assert str(error) == "dead", "why the newest cannot be read"
 
@@ -207,17 +216,22 @@ def test_one_name_at_two_places_is_two_files():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="under its distinct name a second object takes the last link it meets, not the one that lives longest"
+    strict=True,
+    reason="under its distinct name a second object takes the last link it meets, not the one that lives longest",
 )
 def test_the_second_of_two_places_keeps_the_link_that_lives_longest():
     links = [signed("one/a"), signed("two/a"), signed("two/a", "20261115T204342Z")]
     manifest = _manifest(files=[_entry("a", link) for link in links])
-    deadlines = [file.location.deadline for file in _files(backup_event(manifestLocation=LINK), manifest).values()]
+    deadlines = [
+        file.location.deadline for file in _files(backup_event(manifestLocation=LINK), manifest).values()
+    ]
     assert deadlines == [datetime(2026, 11, 27, 20, 43, 42, tzinfo=UTC)] * 2
 
 
 def test_a_location_of_the_event_mends_a_bad_one_of_the_manifest():
-    event = backup_event(manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": signed("a.mp4")}])
+    event = backup_event(
+        manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": signed("a.mp4")}]
+    )
     for bad in ("", "https://user@h/a.mp4"):
         [file] = _files(event, _manifest(files=[_entry("a.mp4", bad)])).values()
         assert file.location
@@ -225,7 +239,9 @@ def test_a_location_of_the_event_mends_a_bad_one_of_the_manifest():
 
 
 def test_an_unsigned_location_of_the_event_replaces_nothing():
-    event = backup_event(manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": f"{OWN}a.mp4"}])
+    event = backup_event(
+        manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": f"{OWN}a.mp4"}]
+    )
     [file] = _files(event, _manifest(files=[_entry("a.mp4")])).values()
     assert file.location.is_signed
     [alone] = _files(event, MissingError("x")).values()
@@ -233,14 +249,18 @@ def test_an_unsigned_location_of_the_event_replaces_nothing():
 
 
 def test_a_file_without_location_or_with_a_bad_one_carries_its_error():
-    manifest = _manifest(files=[_entry("a", ""), _entry("b", "https://user@h/b"), _entry("", signed("dir/c.mp4"))])
+    manifest = _manifest(
+        files=[_entry("a", ""), _entry("b", "https://user@h/b"), _entry("", signed("dir/c.mp4"))]
+    )
     files = _files(backup_event(manifestLocation=LINK), manifest)
     assert isinstance(files["a"].error, UnresolvedError)
     assert isinstance(files["b"].error, RefusedError)
     assert files["dir/c.mp4"].location
 
 
-@pytest.mark.xfail(strict=True, reason="files without a name that cannot be located overwrite each other: one is left")
+@pytest.mark.xfail(
+    strict=True, reason="files without a name that cannot be located overwrite each other: one is left"
+)
 def test_files_without_a_name_are_all_accounted_for():
     manifest = _manifest(images=[_entry("", "https://user@h/1"), _entry("", "https://user@h/2")])
     assert len(_resolve(backup_event(manifestLocation=LINK), manifest).files) == 2
@@ -261,8 +281,16 @@ def test_the_newest_event_speaks_and_older_ones_add():
     ("info", "created", "started"),
     [
         ({"startedAt": "1732135319356232371"}, 5, datetime(2024, 11, 20, 20, 41, 59, tzinfo=UTC)),
-        ({"startedAt": None, "endedAt": "1732135407895557840"}, 5, datetime(2024, 11, 20, 20, 43, 27, tzinfo=UTC)),
-        ({"startedAt": None, "updatedAt": "1732135422466498851"}, 5, datetime(2024, 11, 20, 20, 43, 42, tzinfo=UTC)),
+        (
+            {"startedAt": None, "endedAt": "1732135407895557840"},
+            5,
+            datetime(2024, 11, 20, 20, 43, 27, tzinfo=UTC),
+        ),
+        (
+            {"startedAt": None, "updatedAt": "1732135422466498851"},
+            5,
+            datetime(2024, 11, 20, 20, 43, 42, tzinfo=UTC),
+        ),
         ({"startedAt": None}, 1732135423, datetime(2024, 11, 20, 20, 43, 43, tzinfo=UTC)),
         ({"startedAt": None}, 0, datetime(1970, 1, 1, tzinfo=UTC)),
         ({"startedAt": None}, 2**62, datetime(1970, 1, 1, tzinfo=UTC)),
@@ -275,7 +303,9 @@ def test_when_it_started(info, created, started):
 
 
 def test_errors_never_hold_a_query():
-    event = backup_event(manifestLocation=f"{BACKUP}m:json?X-Amz-Signature=secret", fileResults=[{"filename": "a"}])
+    event = backup_event(
+        manifestLocation=f"{BACKUP}m:json?X-Amz-Signature=secret", fileResults=[{"filename": "a"}]
+    )
     for bad in ("https://user:secret@h/a?sig=secret", "https://h:99999/a?sig=secret"):
         for file in _resolve(event, _manifest(files=[_entry("a", bad)])).files:
             assert "secret" not in repr(file)

@@ -97,7 +97,9 @@ def test_hosts_that_protect_nothing(hosts):
         _settings(allowed_hosts=hosts)
 
 
-@pytest.mark.xfail(strict=True, reason="only the very pattern '*' is refused, not those that match every host too")
+@pytest.mark.xfail(
+    strict=True, reason="only the very pattern '*' is refused, not those that match every host too"
+)
 @pytest.mark.parametrize("host", ["**", "*:443", "?*", "*.*"])
 def test_patterns_that_match_every_host(host):
     with pytest.raises(ValueError, match="allowed_hosts"):

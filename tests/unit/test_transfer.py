@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from livekit_backup.core import etags
 from livekit_backup.core.transfer import FRUITLESS_RESUMES, Transfer
-from livekit_backup.errors import LinkExpiredError, SourceUnavailableError, StorageUnavailableError, TransferInterruptedError
+from livekit_backup.errors import (
+    LinkExpiredError,
+    SourceUnavailableError,
+    StorageUnavailableError,
+    TransferInterruptedError,
+)
 from unit.fakes import MemorySource
 
 PART = 64
@@ -86,7 +91,9 @@ def test_no_more_resumes_than_allowed():
 
 
 def test_a_byte_of_progress_starts_the_count_again():
-    source = MemorySource(b"x" * 100, faults=[place for place in range(10, 20) for _ in range(FRUITLESS_RESUMES)])
+    source = MemorySource(
+        b"x" * 100, faults=[place for place in range(10, 20) for _ in range(FRUITLESS_RESUMES)]
+    )
     digests, _ = _run(source)
     assert digests.size == 100
     assert len(source.opened) == 1 + 10 * FRUITLESS_RESUMES
@@ -130,7 +137,8 @@ def test_a_body_that_ends_early_is_a_fault():
 
 
 @pytest.mark.parametrize(
-    ("etag", "digest"), [("", True), ("0x8DCB", True), (f"{'0' * 32}-7", True), ("0" * 32, False), (None, False)]
+    ("etag", "digest"),
+    [("", True), ("0x8DCB", True), (f"{'0' * 32}-7", True), ("0" * 32, False), (None, False)],
 )
 def test_etags_that_nothing_can_be_held_against(etag, digest):
     data = b"x" * 100

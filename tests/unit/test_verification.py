@@ -16,7 +16,13 @@ MD5S = [hashlib.md5(body).digest() for body in (b"one", b"two")]
 
 
 def _upload(**changes):
-    values = {"size": 6, "announced_size": 6, "etag": multipart_etag(MD5S), "source_etag": "x", "source_etag_computed": "x"}
+    values = {
+        "size": 6,
+        "announced_size": 6,
+        "etag": multipart_etag(MD5S),
+        "source_etag": "x",
+        "source_etag_computed": "x",
+    }
     return Upload(landing_uri="s3://b/k", upload_id="u", **{**values, **changes})
 
 
@@ -70,7 +76,14 @@ def test_other_md5s_prove_nothing():
 
 @pytest.mark.parametrize(
     "parts",
-    [[], _parts(3), _parts(3, 4), _parts(3, 3, first=2), _parts(3, 3)[::-1], [*_parts(3), UploadedPart(3, 3, "x")]],
+    [
+        [],
+        _parts(3),
+        _parts(3, 4),
+        _parts(3, 3, first=2),
+        _parts(3, 3)[::-1],
+        [*_parts(3), UploadedPart(3, 3, "x")],
+    ],
     ids=["none", "one of two", "too long", "first missing", "wrong order", "gap"],
 )
 def test_missing_parts(parts):

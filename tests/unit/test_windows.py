@@ -135,7 +135,8 @@ def test_a_bucket_without_a_prefix():
 
 
 @pytest.mark.xfail(
-    strict=True, reason="two slashes, and nothing lies under s3://b/in//: every window is empty and every run skips"
+    strict=True,
+    reason="two slashes, and nothing lies under s3://b/in//: every window is empty and every run skips",
 )
 @pytest.mark.parametrize("layout", ["", "/"])
 def test_without_a_layout_the_whole_inbox_is_read(layout):

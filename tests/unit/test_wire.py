@@ -46,9 +46,10 @@ def test_what_is_no_int64(value):
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_reader(text):
     try:
-        assert -(2**63) <= parse_int64(text) < 2**63
-    except ValueError as error:
-        assert "int64" in str(error)
+        number = parse_int64(text)
+    except ValueError:
+        return
+    assert -(2**63) <= number < 2**63
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,9 @@ class Wire(WireModel):
 
 
 def test_both_spellings_null_as_absent_and_unknown_fields():
-    assert Wire.model_validate({"roomName": "a", "started_at": "5", "more": 1}) == Wire(room_name="a", started_at=5)
+    assert Wire.model_validate({"roomName": "a", "started_at": "5", "more": 1}) == Wire(
+        room_name="a", started_at=5
+    )
     assert Wire.model_validate({"roomName": None, "startedAt": None}) == Wire()
     assert Wire.model_validate({"room_name": None, "roomName": "a"}).room_name == "a"
 

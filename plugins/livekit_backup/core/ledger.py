@@ -57,7 +57,8 @@ class Ledger:
             present = LedgerEntry.model_validate_json(body) if body else None
             if present and present.outcome in IN_WAREHOUSE:
                 return present
-        self._store.put(uri, entry.model_dump_json(indent=1).encode())
+        # One line: Athena reads a record a line.
+        self._store.put(uri, f"{entry.model_dump_json()}\n".encode())
         return entry
 
     def run_uri(self, dag_id: str, run_id: str, name: str) -> str:

@@ -1,0 +1,70 @@
+"""The DAG file: parsed, serialized, and shaped as it is meant."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+from livekit_backup.core.recovery import UploadMemory
+from livekit_backup.operators.recover_file import _TaskStateMemory
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+
+
+@pytest.fixture(scope="module")
+def dag():
+    bag = DagBag(DAGS)
+    assert bag.import_errors == {}
+    return bag.dags["livekit_backup_recovery"]
+
+
+def test_serializes(dag):
+    again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    assert sorted(again.task_ids) == sorted(dag.task_ids)
+    for task_id in again.task_ids:
+        assert again.get_task(task_id).task_type == dag.get_task(task_id).task_type
+
+
+def test_its_tasks_and_their_order(dag):
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
+        "wait_for_events": ["ingest_events"],
+        "ingest_events": ["resolve_manifests"],
+        "resolve_manifests": ["recover_file.download", "recover_file.verify_and_land"],
+        "recover_file.download": ["recover_file.verify_and_land"],
+        "recover_file.verify_and_land": ["report"],
+        "report": ["all_safe"],
+        "all_safe": [],
+    }
+
+
+def test_the_end_runs_whatever_happened_and_decides(dag):
+    assert dag.get_task("report").trigger_rule == dag.get_task("all_safe").trigger_rule == "all_done"
+    assert [task.task_id for task in dag.leaves] == ["all_safe"]
+
+
+def test_every_task_is_retried_with_growing_waits(dag):
+    for task in dag.tasks:
+        assert task.retries == 4
+        assert task.retry_delay == timedelta(seconds=30)
+        assert task.retry_exponential_backoff
+
+
+def test_its_hours_are_whole_and_it_looks_forward(dag):
+    assert not dag.catchup
+    assert dag.timetable.expression == "0 * * * *"
+    assert dag.get_task("wait_for_events").deferrable
+
+
+def test_its_form(dag):
+    assert set(dag.params) == {"start", "end", "egress_ids"}
+    assert dag.params.validate() == {"start": None, "end": None, "egress_ids": []}
+
+
+def test_an_upload_is_remembered_by_task_state():
+    memory: UploadMemory = _TaskStateMemory({})
+    memory.set("u")
+    assert memory.get() is None, "without a store nothing is remembered, and nothing breaks"

@@ -1,0 +1,149 @@
+"""How manifests are fetched, without a network."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from livekit_backup.core import manifest_client
+from livekit_backup.core.locations import Location
+from livekit_backup.core.manifest_client import ATTEMPTS, MAX_WAIT_SECONDS, ManifestClient
+from livekit_backup.errors import (
+    AccessDeniedError,
+    LinkExpiredError,
+    MissingError,
+    RefusedError,
+    SourceUnavailableError,
+    UnresolvedError,
+)
+from unit.fakes import CORPUS, signed
+
+LINK = signed("m.json").replace("20261120", "20990101")
+MANIFEST = (CORPUS / "livekit_egress/m01_room_composite_mp4.json").read_bytes()
+
+
+def _answer(status, content=b"", **headers):
+    """An answer whose body is still to be read."""
+    return httpx.Response(
+        status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        content=iter([content]),
+    )
+
+
+class Bench:
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+        self.client = ManifestClient(
+            ("livekit-egress.s3.amazonaws.com",),
+            resolver=lambda host, port: ["52.218.1.1"],
+            first_wait_seconds=0.0,
+        )
+        self.client._client.close()
+        self.client._client = httpx.Client(transport=httpx.MockTransport(self._answer))
+
+    def _answer(self, request):
+        self.asked.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def fetch(self, link=LINK):
+        with self.client as client:
+            return client.fetch(Location(link))
+
+
+def test_a_manifest():
+    assert Bench(_answer(200, MANIFEST)).fetch().egress_id == "EG_roomComp01A"
+
+
+@pytest.mark.parametrize(
+    "transient", [_answer(503), _answer(429), httpx.ConnectError("no"), httpx.ReadTimeout("no")]
+)
+def test_what_passes_is_tried_again(transient):
+    bench = Bench(transient, _answer(200, MANIFEST))
+    assert bench.fetch().files
+    assert len(bench.asked) == 2
+
+
+def test_not_for_ever():
+    bench = Bench(*(_answer(503, Retry_After="0") for _ in range(9)))
+    with pytest.raises(SourceUnavailableError, match="answered 503"):
+        bench.fetch()
+    assert len(bench.asked) == ATTEMPTS
+
+
+@pytest.mark.parametrize("asked", ["1e9", "99999", "9" * 400])
+def test_a_wait_has_a_limit(asked):
+    state = type("State", (), {"attempt_number": 1, "outcome": type("Outcome", (), {})()})()
+    state.outcome.exception = lambda: SourceUnavailableError("busy", float(asked))
+    with ManifestClient(()) as client:
+        assert client._wait(state) == MAX_WAIT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (_answer(404), MissingError, "404"),
+        (_answer(403), AccessDeniedError, "403"),
+        (_answer(403, b"Request has expired"), LinkExpiredError, "expired"),
+        (_answer(302, Location="http://169.254.169.254/"), RefusedError, "redirects"),
+        (_answer(200, b"<html>"), UnresolvedError, "no egress manifest"),
+        (_answer(200, b"{}"), UnresolvedError, "no egress manifest"),
+        (_answer(200, b'{"files": ["https://x/?sig=secret"]}'), UnresolvedError, "files"),
+        (_answer(200, b"x", Content_Encoding="br"), UnresolvedError, "encoding"),
+    ],
+)
+def test_what_does_not_pass(answer, error, text):
+    bench = Bench(answer)
+    with pytest.raises(error, match=text) as caught:
+        bench.fetch()
+    assert type(caught.value) is error
+    assert len(bench.asked) == 1
+    assert "secret" not in str(caught.value)
+    assert "X-Amz" not in str(caught.value)
+
+
+def test_too_much_is_not_read(monkeypatch):
+    monkeypatch.setattr(manifest_client, "MAX_MANIFEST_BYTES", 100)
+    with pytest.raises(UnresolvedError, match="over 100 bytes"):
+        Bench(_answer(200, MANIFEST)).fetch()
+
+
+def test_a_drip_is_given_up(monkeypatch):
+    now = iter(range(0, 10**6, 40))
+    monkeypatch.setattr(manifest_client.time, "monotonic", lambda: next(now))
+    chunks = (bytes([byte]) for byte in MANIFEST)
+    bench = Bench(*(httpx.Response(200, content=iter(chunks)) for _ in range(ATTEMPTS)))
+    with pytest.raises(SourceUnavailableError, match="took over 60 s"):
+        bench.fetch()
+
+
+@pytest.mark.parametrize(
+    ("link", "error"),
+    [
+        (signed("m", "20200101T000000Z"), LinkExpiredError),
+        ("https://evil.example/m?Signature=s", RefusedError),
+        ("/data/m.json", RefusedError),
+        ("", RefusedError),
+    ],
+)
+def test_what_is_not_even_asked(link, error):
+    bench = Bench()
+    with pytest.raises(error):
+        bench.fetch(link)
+    assert bench.asked == []
+
+
+def test_a_url_that_httpx_cannot_use_is_refused():
+    with pytest.raises(RefusedError, match="not a usable URL") as caught:
+        Bench().fetch("https://livekit-egress.s3.amazonaws.com/a\x01b?Signature=secret")
+    assert caught.value.__cause__ is None
+
+
+def test_the_manifest_of_20000_segments_fits():
+    segment = {"filename": "x" * 100, "location": "y" * 600}
+    assert len(json.dumps([segment] * 200)) * 100 < manifest_client.MAX_MANIFEST_BYTES

@@ -1,0 +1,231 @@
+"""Operators against a store in memory: what they return, write down and raise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException
+
+from livekit_backup.core import http_source, manifest_client, run_plan
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.errors import SourceUnavailableError
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.references import RecordingFile
+from livekit_backup.operators import recovery_operator
+from livekit_backup.operators.ingest_events import IngestEventsOperator
+from livekit_backup.operators.recover_file import LABEL, DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.report import RECORDINGS, AllSafeOperator, ReportOperator
+from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
+from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
+
+START = datetime(2026, 11, 20, 13, tzinfo=UTC)
+DATA = b"recording" * 100
+SOON = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+class States:
+    """The task state store: one value a key."""
+
+    def __init__(self):
+        self.values = {}
+
+    def get(self, key):
+        return self.values.get(key)
+
+    def set(self, key, value):
+        self.values[key] = value
+
+
+class Bench:
+    def __init__(self):
+        self.store = MemoryStore()
+        self.ledger = Ledger(self.store, "s3://b/out/_livekit_backup")
+        self.states = {}
+        self.outlet_events = {RECORDINGS: SimpleNamespace(extra=None)}
+
+    def context(self):
+        ti = SimpleNamespace(
+            dag_id="d",
+            run_id="r",
+            task_id="t",
+            map_index=-1,
+            try_number=1,
+            get_task_states=lambda dag_id, run_ids: {run_ids[0]: self.states},
+        )
+        return {
+            "ti": ti,
+            "dag_run": SimpleNamespace(run_after=START + timedelta(hours=2)),
+            "params": {},
+            "data_interval_start": START,
+            "data_interval_end": START + timedelta(hours=1),
+            "outlet_events": self.outlet_events,
+        }
+
+    def run(self, operator, context=None, **arguments):
+        return operator(task_id="t", **arguments).execute(context or self.context())
+
+    def store_event(self, *events):
+        body = b"".join(json.dumps(event).encode() for event in events)
+        self.store.put(f"s3://b/in/2026/11/20/13/{len(self.store.objects)}", body)
+
+    def store_recording(self, name="a.mp4", **info):
+        results = [{"filename": name, "size": str(len(DATA)), "location": signed(name, SOON)}]
+        self.store_event(egress_ended(backupStorageUsed=True, fileResults=results, **info))
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", "s3://b/in")
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://b/out")
+    bench = Bench()
+    monkeypatch.setattr(recovery_operator, "_store", lambda conn_id: bench.store)
+    for module in (run_plan, manifest_client, http_source):
+        monkeypatch.setattr(module, "system_resolver", lambda host, port: ["52.218.1.1"])
+    bench.source = MemorySource(DATA, etag=hashlib.md5(DATA).hexdigest())
+    monkeypatch.setattr(http_source, "HttpSource", lambda location, hosts: bench.source)
+    return bench
+
+
+def _planned(bench):
+    bench.store_recording()
+    backups = bench.run(IngestEventsOperator)
+    return bench.run(ResolveManifestsOperator, backups=backups)
+
+
+def test_ingest_returns_references_and_no_links(bench):
+    bench.store_recording(roomName="Room")
+    bench.store_event({"event": "room_started"}, egress_ended("EG_2", status=4), {"x": 1})
+    [backup] = bench.run(IngestEventsOperator)
+    assert backup["egress_id"] == "EG_1"
+    assert backup["events"] == [{"uri": "s3://b/in/2026/11/20/13/0", "position": 0}]
+    assert "Signature" not in json.dumps(backup)
+    intake = bench.ledger.read_intake("d", "r")
+    assert (intake.objects, intake.events, len(intake.unreadable), intake.failed_without_backup) == (
+        2,
+        3,
+        1,
+        ("EG_2",),
+    )
+
+
+def test_ingest_of_nothing(bench):
+    assert bench.run(IngestEventsOperator) == []
+
+
+def test_resolve_returns_files_and_no_links(bench):
+    [file] = _planned(bench)
+    assert file["landing_uri"].endswith("/EG_1/a.mp4")
+    assert "Signature" not in json.dumps(file)
+    assert bench.ledger.read_plan("d", "r").to_recover == (RecordingFile.model_validate(file),)
+
+
+@pytest.mark.parametrize("backups", [None, [], ()])
+def test_resolve_of_nothing(bench, backups):
+    assert bench.run(ResolveManifestsOperator, backups=backups) == []
+
+
+def test_a_file_is_downloaded_and_landed(bench):
+    [file] = _planned(bench)
+    context = {**bench.context(), "task_state_store": States()}
+    upload = bench.run(DownloadFileOperator, context, file=file)
+    assert context["task_state_store"].values == {"open_upload": upload["upload_id"]}
+    assert context[LABEL].startswith("EG_1 · a.mp4 · 900 B · ")
+    assert file["landing_uri"] not in bench.store.objects
+    result = bench.run(VerifyAndLandOperator, file=file, upload=upload)
+    assert result == {
+        "outcome": "landed",
+        "landed_uri": file["landing_uri"],
+        "size": len(DATA),
+        "sha256": hashlib.sha256(DATA).hexdigest(),
+    }
+    assert bench.store.objects[file["landing_uri"]] == DATA
+
+
+def test_a_second_try_drops_the_upload_of_the_first(bench):
+    [file] = _planned(bench)
+    context = {**bench.context(), "task_state_store": States()}
+    first = bench.run(DownloadFileOperator, context, file=file)
+    second = bench.run(DownloadFileOperator, context, file=file)
+    assert list(bench.store.uploads) == [second["upload_id"]] != [first["upload_id"]]
+
+
+def test_a_failure_is_written_down_before_it_leaves(bench):
+    [file] = _planned(bench)
+    bench.source.refusals = [SourceUnavailableError("livekit.example answered 503", 7.0)]
+    with pytest.raises(SourceUnavailableError):
+        bench.run(DownloadFileOperator, file=file)
+    entry = bench.ledger.read(RecordingFile.model_validate(file))
+    assert (entry.outcome, entry.reason) == (Outcome.FAILED, "livekit.example answered 503")
+    assert entry.attempt.run_id == "r"
+
+
+def test_a_corrupt_file_fails_at_once(bench):
+    [file] = _planned(bench)
+    bench.source.data = b"x" + DATA[1:]
+    upload = bench.run(DownloadFileOperator, file=file)
+    with pytest.raises(AirflowFailException, match="CorruptError: "):
+        bench.run(VerifyAndLandOperator, file=file, upload=upload)
+    assert bench.ledger.read(RecordingFile.model_validate(file)).outcome is Outcome.CORRUPT
+
+
+def test_the_label_is_a_template_of_its_own():
+    task = DownloadFileOperator(task_id="t", file={})
+    assert task.map_index_template == "{{ livekit_file }}"
+    assert DownloadFileOperator(task_id="t", file={}, map_index_template="x").map_index_template == "x"
+
+
+def test_the_report_of_a_run(bench):
+    [file] = _planned(bench)
+    bench.run(VerifyAndLandOperator, file=file, upload=bench.run(DownloadFileOperator, file=file))
+    report = bench.run(ReportOperator)
+    assert report["is_safe"]
+    assert report["totals"] == {"landed": 1}
+    assert report["headline"] == "1 file of 1 backup: 1 landed"
+    assert bench.store.objects[report["report"]].startswith(b"LiveKit backup recovery")
+    [landed] = bench.outlet_events[RECORDINGS].extra["landed"]
+    assert landed["uri"] == file["landing_uri"]
+    assert bench.run(AllSafeOperator, report=report) == report["headline"]
+
+
+def test_nothing_landed_gives_no_asset_event(bench):
+    _planned(bench)
+    report = bench.run(ReportOperator)
+    assert not report["is_safe"]
+    assert bench.outlet_events[RECORDINGS].extra is None
+
+
+def test_the_verdict_fails_the_run(bench):
+    report = {"is_safe": False, "headline": "1 NOT SAFE", "report": "s3://b/report.txt"}
+    with pytest.raises(
+        AirflowFailException, match=r"NotSafeError: 1 NOT SAFE; each by name in s3://b/report\.txt"
+    ):
+        bench.run(AllSafeOperator, report=report)
+
+
+@pytest.mark.parametrize("report", [None, {}, ""])
+def test_no_report_is_no_verdict(bench, report):
+    with pytest.raises(AirflowFailException, match="NotSafeError: there is no report"):
+        bench.run(AllSafeOperator, report=report)
+
+
+def test_the_end_of_a_run_runs_whatever_happened():
+    assert ReportOperator(task_id="t").trigger_rule == "all_done"
+    assert AllSafeOperator(task_id="t", report={}).trigger_rule == "all_done"
+    assert ReportOperator(task_id="t").outlets == [RECORDINGS]
+
+
+def test_a_missing_setting_fails_at_once(bench, monkeypatch):
+    monkeypatch.delenv("AIRFLOW__LIVEKIT_BACKUP__INBOX")
+    for operator, arguments in (
+        (IngestEventsOperator, {}),
+        (ResolveManifestsOperator, {"backups": []}),
+        (ReportOperator, {}),
+    ):
+        with pytest.raises(AirflowFailException, match="ConfigurationError: inbox is not set"):
+            bench.run(operator, **arguments)

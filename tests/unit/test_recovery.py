@@ -1,0 +1,315 @@
+"""One recording from link to ledger, against a store in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from livekit_backup.core.etags import multipart_etag
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.recovery import (
+    download,
+    drop_open_uploads,
+    entry_for,
+    find_landed,
+    find_location,
+    land,
+)
+from livekit_backup.errors import (
+    CorruptError,
+    LandingConflictError,
+    MissingError,
+    NeedsOperatorError,
+    TransferInterruptedError,
+    UnresolvedError,
+)
+from livekit_backup.models.ledger_entry import Attempt
+from livekit_backup.models.manifest import Manifest
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.references import EventRef, FileKind, RecordingFile
+from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
+
+URI = "s3://b/out/d/ä.mp4"
+DATA = b"recording" * 1000
+MD5 = hashlib.md5(DATA).hexdigest()
+ATTEMPT = Attempt(dag_id="d", run_id="r1")
+
+
+def _file(**changes):
+    values = {
+        "egress_id": "EG_1",
+        "run": 1732135319356232371,
+        "filename": "d/ä.mp4",
+        "kind": FileKind.FILE,
+        "room_name": "Räum",
+        "started": datetime(2026, 1, 1, tzinfo=UTC),
+        "size": len(DATA),
+        "landing_uri": URI,
+        "events": (EventRef(uri="s3://b/in/e", position=0),),
+    }
+    return RecordingFile(**{**values, **changes})
+
+
+class Memory:
+    value: str | None = None
+
+    def get(self):
+        return self.value
+
+    def set(self, upload_id):
+        self.value = upload_id
+
+
+class Bench:
+    def __init__(self, *, md5_etags=True, data=DATA, etag=MD5, **options):
+        self.store = MemoryStore(md5_etags=md5_etags)
+        self.ledger = Ledger(self.store, "s3://b/out/_l")
+        self.memory = Memory()
+        self.source = MemorySource(data, etag=etag, **options)
+        self.file = _file(size=len(data))
+
+    def download(self):
+        return download(self.file, lambda: self.source, self.store, self.ledger, self.memory)
+
+    def land(self, upload):
+        return land(self.file, upload, self.store, self.ledger, ATTEMPT)
+
+
+def test_nothing_is_visible_before_it_lands():
+    bench = Bench()
+    upload = bench.download()
+    assert URI not in bench.store.objects
+    assert bench.memory.value == upload.upload_id
+    entry = bench.land(upload)
+    assert bench.store.objects[URI] == DATA
+    assert bench.store.uploads == {}
+    assert entry == bench.ledger.read(bench.file)
+    assert entry.outcome is Outcome.LANDED
+    assert entry.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert entry.etag == multipart_etag([hashlib.md5(DATA).digest()])
+    assert entry.verified_by == ("length", "event_size", "source_etag", "destination_etag")
+    assert (entry.unverified, entry.flags) == ((), ())
+
+
+def test_its_metadata_is_ascii():
+    bench = Bench()
+    upload = bench.download()
+    metadata = bench.store.uploads[upload.upload_id][2]
+    assert all(value.isascii() for value in metadata.values())
+    assert metadata["livekit-filename"] == "d/%C3%A4.mp4"
+    assert sum(len(key) + len(value) for key, value in metadata.items()) < 2048
+    assert bench.store.content_types[URI] == "video/mp4"
+
+
+def test_long_names_fit_the_metadata():
+    bench = Bench()
+    bench.file = _file(filename="ü" * 500 + ".mp4", room_name="ö" * 500)
+    metadata = bench.store.uploads[bench.download().upload_id][2]
+    assert sum(len(key) + len(value) for key, value in metadata.items()) < 2048
+
+
+def test_downloading_again_drops_the_last_try():
+    bench = Bench()
+    first = bench.download()
+    second = bench.download()
+    assert list(bench.store.uploads) == [second.upload_id] != [first.upload_id]
+
+
+def test_what_has_landed_is_not_fetched_again():
+    bench = Bench()
+    bench.land(bench.download())
+    opened = len(bench.source.opened)
+    upload = bench.download()
+    assert upload.already_landed
+    assert len(bench.source.opened) == opened
+    assert bench.land(upload).outcome is Outcome.ALREADY_LANDED
+    assert bench.ledger.read(bench.file).outcome is Outcome.LANDED
+
+
+def test_landing_again_finds_the_landed_object():
+    bench = Bench()
+    upload = bench.download()
+    bench.land(upload)
+    assert bench.land(upload).outcome is Outcome.ALREADY_LANDED
+
+
+def test_a_try_that_died_before_writing_it_down_is_completed():
+    bench = Bench()
+    upload = bench.download()
+    parts = bench.store.list_parts(URI, upload.upload_id)
+    bench.store.complete_upload(URI, upload.upload_id, parts)
+    assert bench.land(upload).outcome is Outcome.LANDED
+
+
+def test_a_fault_leaves_no_upload():
+    bench = Bench(faults=[10] * 9)
+    with pytest.raises(TransferInterruptedError):
+        bench.download()
+    assert bench.store.uploads == {}
+
+
+def test_a_wrong_byte_on_the_way_is_gone_at_the_second_fetch():
+    bench = Bench()
+    bodies = iter([b"x" + DATA[1:], DATA])
+    source_open = bench.source.open
+
+    def reopen(start=0, etag=""):
+        bench.source.data = next(bodies)
+        return source_open(start, etag)
+
+    bench.source.open = reopen
+    assert bench.land(bench.download()).outcome is Outcome.LANDED
+    assert bench.store.objects[URI] == DATA
+
+
+def test_a_wrong_byte_at_the_source_is_corrupt():
+    bench = Bench(data=b"x" + DATA[1:])
+    upload = bench.download()
+    assert len(bench.source.opened) == 2
+    with pytest.raises(CorruptError, match="LiveKit's storage says"):
+        bench.land(upload)
+    assert URI not in bench.store.objects
+    assert bench.store.uploads == {}
+
+
+def test_another_size_than_the_event_says_is_corrupt():
+    bench = Bench()
+    bench.file = _file(size=5)
+    upload = bench.download()
+    with pytest.raises(CorruptError, match="LiveKit's event says 5"):
+        bench.land(upload)
+    assert bench.store.uploads == {}
+
+
+@pytest.mark.parametrize("other", [b"other", b"x" + DATA[1:]])
+def test_other_content_at_the_key_stays(other):
+    bench = Bench()
+    upload = bench.download()
+    bench.store.put(URI, other)
+    with pytest.raises(LandingConflictError, match="holds other content"):
+        bench.land(upload)
+    assert bench.store.objects[URI] == other
+    assert bench.store.uploads == {}
+    assert bench.ledger.read(bench.file) is None
+
+
+def test_an_upload_that_was_dropped_needs_its_download_again():
+    bench = Bench()
+    upload = bench.download()
+    bench.store.uploads.clear()
+    with pytest.raises(NeedsOperatorError, match="clear the download task"):
+        bench.land(upload)
+
+
+def test_what_was_landed_and_then_removed_is_recovered_again():
+    bench = Bench()
+    upload = bench.download()
+    bench.land(upload)
+    landed = bench.download()
+    bench.store.delete(URI)
+    with pytest.raises(NeedsOperatorError, match="is not any more"):
+        bench.land(landed)
+    assert find_landed(bench.file, bench.store, bench.ledger) is None
+    assert bench.land(bench.download()).outcome is Outcome.LANDED
+
+
+def test_where_etags_prove_nothing_it_is_read_back():
+    bench = Bench(md5_etags=False)
+    entry = bench.land(bench.download())
+    assert entry.verified_by[-1] == "read_back"
+    assert bench.store.objects[URI] == DATA
+
+
+def test_a_store_that_changed_the_bytes_is_found_out():
+    bench = Bench(md5_etags=False)
+    upload = bench.download()
+    parts = bench.store.uploads[upload.upload_id][1]
+    parts[1] = b"x" + parts[1][1:]
+    with pytest.raises(CorruptError, match="reads back with another SHA-256"):
+        bench.land(upload)
+    assert URI not in bench.store.objects
+
+
+def test_a_source_without_a_known_etag_is_landed_and_says_so():
+    bench = Bench(etag="0x8DCB")
+    entry = bench.land(bench.download())
+    assert entry.outcome is Outcome.LANDED
+    assert "source_etag" in entry.unverified[0]
+
+
+def test_other_open_uploads_at_the_key_are_dropped():
+    bench = Bench()
+    bench.store.create_upload(URI, content_type="x", metadata={})
+    bench.store.create_upload(f"{URI}.other", content_type="x", metadata={})
+    bench.land(bench.download())
+    assert [uri for uri, _, _ in bench.store.uploads.values()] == [f"{URI}.other"]
+
+
+def test_an_empty_file_lands_and_is_flagged():
+    bench = Bench(data=b"", etag=hashlib.md5(b"").hexdigest())
+    upload = bench.download()
+    assert upload.upload_id is None
+    entry = bench.land(upload)
+    assert (entry.outcome, entry.flags, entry.size) == (Outcome.LANDED, ("empty",), 0)
+    assert bench.store.objects[URI] == b""
+    assert all(body.closed for body in bench.source.bodies)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="an empty object's ETag is compared even where ETags are no MD5s (SSE-KMS): deleted as corrupt",
+)
+def test_an_empty_file_lands_where_etags_prove_nothing():
+    bench = Bench(md5_etags=False, data=b"", etag=hashlib.md5(b"").hexdigest())
+    assert bench.land(bench.download()).outcome is Outcome.LANDED
+
+
+def test_open_uploads_of_files_that_did_not_land_are_dropped():
+    store = MemoryStore()
+    store.create_upload(URI, content_type="x", metadata={})
+    store.create_upload(URI, content_type="x", metadata={})
+    assert drop_open_uploads([_file(), _file(landing_uri="")], store) == 2
+    assert store.uploads == {}
+
+
+def test_an_entry_is_of_now():
+    entry = entry_for(_file(), Outcome.FAILED, "reason", ATTEMPT)
+    assert (entry.filename, entry.reason, entry.attempt) == ("d/ä.mp4", "reason", ATTEMPT)
+    assert abs((datetime.now(UTC) - entry.recorded_at).total_seconds()) < 60
+
+
+def _inbox(**info):
+    store = MemoryStore()
+    store.put("s3://b/in/e", json.dumps(egress_ended(backupStorageUsed=True, **info)).encode())
+    return store
+
+
+def _manifest(*names):
+    def fetch(location):
+        files = [{"filename": name, "location": signed(name)} for name in names]
+        return Manifest.model_validate({"egress_id": "EG_1", "files": files})
+
+    return fetch
+
+
+def test_a_link_is_read_where_it_is_used():
+    location = find_location(_inbox(manifestLocation=signed("m")), _file(filename="a"), _manifest("b", "a"))
+    assert location.url == signed("a")
+
+
+def test_a_file_that_is_not_listed_any_more():
+    with pytest.raises(UnresolvedError, match="not in the manifest of EG_1 any more"):
+        find_location(_inbox(manifestLocation=signed("m")), _file(filename="a"), _manifest("b"))
+
+
+def test_a_files_own_error_is_raised():
+    def fetch(location):
+        raise MissingError("gone")
+
+    with pytest.raises(UnresolvedError, match="gone"):
+        find_location(
+            _inbox(manifestLocation=signed("m"), fileResults=[{"filename": "a"}]), _file(filename="a"), fetch
+        )

@@ -1,0 +1,125 @@
+"""How errors reach Airflow, and what all operators have in common."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+
+import pytest
+from airflow.sdk import BaseOperator, BaseSensorOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from livekit_backup import errors
+from livekit_backup.errors import (
+    ConfigurationError,
+    LivekitBackupError,
+    RetryableError,
+    SourceUnavailableError,
+)
+from livekit_backup.hooks.configuration import KEYS
+from livekit_backup.operators.ingest_events import IngestEventsOperator
+from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
+from livekit_backup.operators.report import AllSafeOperator, ReportOperator
+from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
+from livekit_backup.sensors.backup_event import BackupEventSensor
+
+OPERATORS = {
+    IngestEventsOperator: {},
+    ResolveManifestsOperator: {"backups": []},
+    DownloadFileOperator: {"file": {}},
+    VerifyAndLandOperator: {"file": {}, "upload": {}},
+    ReportOperator: {},
+    AllSafeOperator: {"report": {}},
+    BackupEventSensor: {},
+}
+NOT_TEMPLATED = {
+    (BackupEventSensor, "deferrable"): "decides how the task is run, before anything is rendered"
+}
+ERRORS = [
+    found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, LivekitBackupError)
+]
+
+
+def _own_arguments(operator):
+    """Every constructor argument of a class but those of Airflow's own bases."""
+    for base in operator.__mro__:
+        if base.__module__.startswith("livekit_backup."):
+            for parameter in inspect.signature(base.__init__).parameters.values():
+                if parameter.name not in ("self", "kwargs"):
+                    yield parameter
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_argument_is_a_template_field_or_says_why_not(operator):
+    own = {parameter.name for parameter in _own_arguments(operator)}
+    left_out = {name for name in own - set(operator.template_fields) if (operator, name) not in NOT_TEMPLATED}
+    assert left_out == set()
+    assert set(operator.template_fields) <= own
+    assert set(KEYS) <= set(operator.template_fields)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_arguments_are_keywords_only(operator):
+    kinds = {parameter.kind for parameter in _own_arguments(operator)}
+    assert kinds <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    with pytest.raises(TypeError):
+        operator("task")
+
+
+@pytest.mark.parametrize(("operator", "arguments"), OPERATORS.items())
+def test_template_fields_are_attributes_and_every_one_is_rendered(operator, arguments):
+    values = {**dict.fromkeys(KEYS, "{{ var }}"), **dict.fromkeys(arguments, "{{ var }}")}
+    task = operator(task_id="t", **values)
+    task.render_template_fields({"var": "rendered"})
+    assert {getattr(task, field) for field in task.template_fields} == {"rendered"}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_documented_arguments(operator):
+    documented = "".join(
+        inspect.getdoc(base) or "" for base in operator.__mro__ if base.__module__.startswith("livekit")
+    )
+    for parameter in _own_arguments(operator):
+        assert f":param {parameter.name}:" in documented, parameter.name
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_a_retry_can_help_passes_and_all_else_fails_at_once(error):
+    expected = error if issubclass(error, RetryableError) else AirflowFailException
+    with pytest.raises(expected) as caught, airflow_errors():
+        raise error("what happened at s3://bucket/key")
+    assert "what happened at s3://bucket/key" in str(caught.value)
+    if expected is AirflowFailException:
+        assert str(caught.value).startswith(f"{error.__name__}: ")
+        assert caught.value.__cause__ is None
+
+
+def test_other_peoples_errors_pass():
+    with pytest.raises(ZeroDivisionError), airflow_errors():
+        raise ZeroDivisionError
+
+
+def test_retry_after_is_kept():
+    with pytest.raises(SourceUnavailableError) as caught, airflow_errors():
+        raise SourceUnavailableError("busy", 7.0)
+    assert caught.value.retry_after == 7.0
+
+
+def test_settings_of_an_operator(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", "s3://env/in")
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://env/out")
+    task = RecoveryOperator(task_id="t", inbox="s3://own/in", grace=7)
+    assert (task.settings().inbox, task.settings().warehouse) == ("s3://own/in", "s3://env/out")
+    assert task.settings().grace == timedelta(seconds=7)
+
+
+def test_settings_that_are_missing(monkeypatch):
+    monkeypatch.delenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", raising=False)
+    with pytest.raises(ConfigurationError, match="inbox is not set"):
+        RecoveryOperator(task_id="t").settings()
+
+
+def test_bases():
+    assert issubclass(BackupEventSensor, BaseSensorOperator)
+    assert all(issubclass(operator, BaseOperator) for operator in OPERATORS)

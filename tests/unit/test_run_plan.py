@@ -1,0 +1,160 @@
+"""The plan of a whole run, with a store in memory and no network."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from livekit_backup.core import run_plan
+from livekit_backup.core.inbox import IntakeReader
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.recovery import entry_for
+from livekit_backup.core.run_plan import account_for, plan_run
+from livekit_backup.errors import LinkExpiredError
+from livekit_backup.models.ledger_entry import Attempt
+from livekit_backup.models.manifest import Manifest
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.settings import Settings
+from unit.fakes import MemoryStore, egress_ended, signed
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+ATTEMPT = Attempt(dag_id="d", run_id="r")
+
+
+@pytest.fixture(autouse=True)
+def _no_dns(monkeypatch):
+    monkeypatch.setattr(run_plan, "system_resolver", lambda host, port: ["52.218.1.1"])
+
+
+class Bench:
+    def __init__(self, *events):
+        self.store = MemoryStore()
+        for number, event in enumerate(events):
+            self.store.put(f"s3://b/in/{number:03}", json.dumps(event).encode())
+        self.ledger = Ledger(self.store, "s3://b/out/_l")
+        self.settings = Settings(inbox="s3://b/in", warehouse="s3://b/out", ledger="s3://b/out/_l")
+        self.manifests = {}
+
+    def fetch(self, location):
+        answer = self.manifests[location.path]
+        if isinstance(answer, Exception):
+            raise answer
+        return Manifest.model_validate(answer)
+
+    def refs(self):
+        reader = IntakeReader()
+        reader.read(self.store, self.store.list_keys("s3://b/in/"))
+        return reader.result().backups
+
+    def plan(self, refs=None, most=100, now=NOW):
+        return plan_run(
+            self.refs() if refs is None else refs,
+            inbox=self.store,
+            ledger=self.ledger,
+            settings=self.settings,
+            fetch=self.fetch,
+            most=most,
+            now=now,
+        )
+
+
+def _event(egress_id, *names, **info):
+    results = [{"filename": name, "size": "5", "location": signed(f"{egress_id}/{name}")} for name in names]
+    return egress_ended(egress_id, backupStorageUsed=True, fileResults=results, **info)
+
+
+def test_every_file_of_every_backup():
+    plan = Bench(_event("EG_1", "a", "b"), _event("EG_2", "c")).plan()
+    assert [(file.egress_id, file.filename) for file in plan.to_recover] == [
+        ("EG_1", "a"),
+        ("EG_1", "b"),
+        ("EG_2", "c"),
+    ]
+    assert plan.accounted == ()
+
+
+def test_a_host_that_is_not_allowed_is_refused():
+    bench = Bench(_event("EG_1", "a"))
+    bench.settings = bench.settings.model_copy(update={"allowed_hosts": ("storage.googleapis.com",)})
+    assert [known.outcome for known in bench.plan().accounted] == [Outcome.REFUSED]
+
+
+def test_a_backup_whose_event_vanished_stops_no_other():
+    bench = Bench(_event("EG_1", "a"), _event("EG_2", "b"))
+    refs = bench.refs()
+    bench.store.delete("s3://b/in/000")
+    plan = bench.plan(refs)
+    assert [file.egress_id for file in plan.to_recover] == ["EG_2"]
+    [known] = plan.accounted
+    assert (known.file.egress_id, known.file.filename, known.outcome) == (
+        "EG_1",
+        "(all files)",
+        Outcome.UNRESOLVED,
+    )
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the error of a name that cannot be one, or of a link that never dies, ends the whole plan",
+)
+@pytest.mark.parametrize(
+    "location", [f"https://{'a' * 64}.amazonaws.com/k?Signature=s", "https://b.s3.amazonaws.com/k?Expires=253402300799&Signature=s"]
+)  # fmt: skip
+def test_one_odd_link_stops_no_other(location, monkeypatch):
+    # As getaddrinfo does, before it asks anybody.
+    monkeypatch.setattr(
+        run_plan, "system_resolver", lambda host, port: [host.encode("idna") and "52.218.1.1"]
+    )
+    odd = egress_ended("EG_1", backupStorageUsed=True, fileResults=[{"filename": "a", "location": location}])
+    bench = Bench(odd)
+    try:
+        plan = bench.plan()
+    except (UnicodeError, OverflowError) as error:
+        pytest.fail(f"{error!r}")
+    assert len(plan.to_recover) + len(plan.accounted) == 1
+
+
+def test_what_needs_no_download_is_written_down_but_never_over_a_landing():
+    bench = Bench(_event("EG_1", "a", "b"))
+    late = NOW + timedelta(days=30)
+    plan = bench.plan(now=late)
+    assert [known.outcome for known in plan.accounted] == [Outcome.EXPIRED] * 2
+    first = plan.accounted[0].file
+    bench.ledger.record(entry_for(first, Outcome.LANDED, "", ATTEMPT))
+    account_for(plan, bench.ledger, ATTEMPT)
+    assert {entry.filename: entry.outcome for entry in bench.ledger.files_of("EG_1", first.run)} == {
+        "a": Outcome.LANDED,
+        "b": Outcome.EXPIRED,
+    }
+
+
+def test_names_an_earlier_run_knew_replace_those_of_a_dead_manifest():
+    bench = Bench(egress_ended("EG_1", backupStorageUsed=True, manifestLocation=signed("m"),
+                               imageResults=[{"filenamePrefix": "t", "imageCount": "2"}]))  # fmt: skip
+    images = [{"filename": name, "location": signed(name)} for name in ("t1.jpeg", "t2.jpeg")]
+    bench.manifests["/m"] = {"egress_id": "EG_1", "images": images}
+    first, second = bench.plan().to_recover
+    bench.ledger.record(entry_for(first, Outcome.LANDED, "", ATTEMPT))
+    bench.ledger.record(entry_for(second, Outcome.FAILED, "busy", ATTEMPT))
+    bench.manifests["/m"] = LinkExpiredError("dead")
+    plan = bench.plan()
+    assert {known.file.filename: known.outcome for known in plan.accounted} == {
+        "t1.jpeg": Outcome.LANDED,
+        "t2.jpeg": Outcome.EXPIRED,
+    }
+
+
+def test_over_the_limit_landed_files_make_room():
+    bench = Bench(_event("EG_1", "a", "b", "c"))
+    for file in bench.plan().to_recover[:2]:
+        bench.ledger.record(entry_for(file, Outcome.LANDED, "", ATTEMPT))
+    plan = bench.plan(most=1)
+    assert [file.filename for file in plan.to_recover] == ["c"]
+    assert [known.outcome for known in plan.accounted] == [Outcome.ALREADY_LANDED] * 2
+    assert [file.filename for file in bench.plan(most=3).to_recover] == ["a", "b", "c"]
+
+
+def test_nothing_to_do():
+    assert Bench().plan().to_recover == ()

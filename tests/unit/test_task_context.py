@@ -1,0 +1,98 @@
+"""What a task knows of its run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from livekit_backup.errors import ConfigurationError
+from livekit_backup.hooks.task_context import attempt_of, run_window, wanted_egress_ids
+from livekit_backup.models.settings import Settings
+
+SETTINGS = Settings(inbox="s3://b/in", warehouse="s3://b/out", ledger="s3://b/l")
+NOW = datetime(2026, 11, 20, 14, 20, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def _context(dag_run=None, **keys):
+    return {"dag_run": SimpleNamespace(run_after=NOW, **(dag_run or {})), **keys}
+
+
+def _window(context):
+    window = run_window(context, SETTINGS)
+    return window.start, window.end
+
+
+def test_the_data_interval():
+    start = datetime(2026, 11, 20, 13, tzinfo=UTC)
+    assert _window(_context(data_interval_start=start, data_interval_end=start + HOUR)) == (
+        start,
+        start + HOUR,
+    )
+
+
+def test_a_run_without_a_logical_date_takes_the_last_hour():
+    last = NOW - timedelta(minutes=5)
+    assert _window(_context()) == (last - HOUR, last)
+    assert _window(_context(params=None, data_interval_start=None, data_interval_end=NOW)) == (
+        last - HOUR,
+        last,
+    )
+
+
+def test_a_partition():
+    hour = datetime(2026, 11, 20, 9, tzinfo=UTC)
+    assert _window(_context({"partition_date": hour})) == (hour, hour + HOUR)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-20T01:00:00Z", "2026-11-20T01:00:00", "2026-11-20T02:00:00+01:00", "2026-11-20 01:00"]
+)
+def test_params(text):
+    start = datetime(2026, 11, 20, 1, tzinfo=UTC)
+    context = _context(
+        params={"start": text, "end": "2026-11-20T02:00:00Z"},
+        data_interval_start=NOW,
+        data_interval_end=NOW + HOUR,
+    )
+    assert _window(context) == (start, start + HOUR)
+
+
+def test_a_param_that_is_no_time():
+    with pytest.raises(ConfigurationError, match="param end is 'noon': give a date and time such as"):
+        run_window(_context(params={"end": "noon"}), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, ()),
+        ([], ()),
+        ("", ()),
+        (["EG_1", " EG_2 ", ""], ("EG_1", "EG_2")),
+        ("EG_1, EG_2\nEG_3", ("EG_1", "EG_2", "EG_3")),
+    ],
+)
+def test_wanted_egress_ids(given, wanted):
+    assert wanted_egress_ids({"params": {"egress_ids": given}}) == wanted
+    assert wanted_egress_ids({}) == ()
+
+
+def test_egress_ids_look_back_seven_days():
+    start, end = _window(_context(params={"egress_ids": ["EG_1"]}))
+    assert end - start == timedelta(days=7)
+
+
+@pytest.mark.parametrize(("map_index", "kept"), [(None, -1), (-1, -1), (0, 0), (7, 7)])
+def test_which_task_instance_this_is(map_index, kept):
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=map_index, try_number=3)
+    attempt = attempt_of({"ti": ti})
+    assert (attempt.dag_id, attempt.run_id, attempt.task_id, attempt.map_index, attempt.try_number) == (
+        "d",
+        "r",
+        "t",
+        kept,
+        3,
+    )
