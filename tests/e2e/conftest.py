@@ -45,7 +45,9 @@ class Site:
 
     def run(self, start: datetime, end: datetime, **conf: Any) -> tuple[str, str]:
         """Trigger a run over a window and wait; return its id and state."""
-        run_id = self.airflow.trigger(DAG_ID, conf={"start": start.isoformat(), "end": end.isoformat(), **conf})
+        run_id = self.airflow.trigger(
+            DAG_ID, conf={"start": start.isoformat(), "end": end.isoformat(), **conf}
+        )
         return run_id, self.airflow.wait(DAG_ID, run_id)
 
     def states(self, run_id: str) -> dict[str, str]:
@@ -66,7 +68,9 @@ class Site:
         }
 
     def ledger_objects(self) -> Iterator[tuple[str, bytes]]:
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.recordings, Prefix="r/_livekit_backup")
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.recordings, Prefix="r/_livekit_backup"
+        )
         for page in pages:
             for item in page.get("Contents", ()):
                 yield item["Key"], self.s3.get_object(Bucket=self.recordings, Key=item["Key"])["Body"].read()
@@ -82,9 +86,7 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def site(
-    s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
+def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     mark = uuid.uuid4().hex[:8]
     events, recordings = f"events-{mark}", f"recordings-{mark}"
     for bucket in (events, recordings):

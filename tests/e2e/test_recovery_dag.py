@@ -20,7 +20,12 @@ from .conftest import DAG_ID, GRACE_SECONDS, Site
 
 HOUR = timedelta(hours=1)
 MIB = 1024 * 1024
-SKIPPED_WHEN_EMPTY = ("ingest_events", "resolve_manifests", "recover_file.download", "recover_file.verify_and_land")
+SKIPPED_WHEN_EMPTY = (
+    "ingest_events",
+    "resolve_manifests",
+    "recover_file.download",
+    "recover_file.verify_and_land",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,9 @@ def test_a_run_lands_every_file_and_labels_its_tasks(site: Site, finished: tuple
         for task in site.airflow.task_instances(DAG_ID, run_id)
         if task["task_id"] == "recover_file.download"
     ]
-    assert any(re.fullmatch(r"Meeting · meeting\.mp4 · 11\.0 MiB · \d+ h left", label) for label in labels), labels
+    assert any(re.fullmatch(r"Meeting · meeting\.mp4 · 11\.0 MiB · \d+ h left", label) for label in labels), (
+        labels
+    )
 
 
 def test_what_landed_is_an_asset_event(site: Site, finished: tuple[str, datetime]) -> None:
@@ -224,7 +231,10 @@ def test_no_signature_is_left_anywhere(site: Site, finished: tuple[str, datetime
     signatures = {
         match.encode()
         for recording in site.stored
-        for match in re.findall(r"X-Amz-Signature=([0-9a-f]{64})", json.dumps(recording.event()) + json.dumps(recording.manifest()))
+        for match in re.findall(
+            r"X-Amz-Signature=([0-9a-f]{64})",
+            json.dumps(recording.event()) + json.dumps(recording.manifest()),
+        )
     }
     assert len(signatures) > 10
     marks = sorted(signatures)

@@ -13,6 +13,7 @@ from livekit_backup.models.settings import Settings
 from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
 
+
 @pytest.fixture
 def bucket(s3_client: object) -> str:
     """A bucket of the test's own."""

@@ -13,7 +13,10 @@ MIB = 1024 * 1024
 
 def test_recovering_a_large_file_stays_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("AIRFLOW_CONN_AWS_DEFAULT", *(f"AIRFLOW__LIVEKIT_BACKUP__{key}" for key in ("INBOX", "WAREHOUSE", "ALLOWED_HOSTS"))):
+    for name in (
+        "AIRFLOW_CONN_AWS_DEFAULT",
+        *(f"AIRFLOW__LIVEKIT_BACKUP__{key}" for key in ("INBOX", "WAREHOUSE", "ALLOWED_HOSTS")),
+    ):
         monkeypatch.setenv(name, "")
     import task_memory
 

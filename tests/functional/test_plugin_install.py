@@ -98,7 +98,17 @@ def test_a_mounted_folder_alone_is_loaded(tmp_path: Path, without_distribution: 
 
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(tmp_path),
+            str(ROOT),
+        ],
         check=True,
         capture_output=True,
         timeout=300,
@@ -106,5 +116,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"livekit_backup", "airflow_provider_livekit_backup"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "livekit_backup",
+        "airflow_provider_livekit_backup",
+    }
     assert {"livekit_backup/py.typed", "livekit_backup/testing/embedded_s3_constraints.txt"} <= names

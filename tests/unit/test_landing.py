@@ -179,7 +179,6 @@ def test_content_types(filename, kind):
     assert content_type(filename) == kind
 
 
-@pytest.mark.xfail(strict=True, reason="a name without a dot is looked up as if it were an ending")
 @pytest.mark.parametrize("filename", ["a", "mp4"])
 def test_a_name_without_an_ending(filename):
     assert content_type(filename) == "application/octet-stream"

@@ -9,7 +9,6 @@ import pytest
 import urllib3.connection
 
 from livekit_backup.core.redaction import (
-    HTTP_LOGGERS,
     QueryRedactingFilter,
     redact_http_logs,
     safe_url,
@@ -17,6 +16,8 @@ from livekit_backup.core.redaction import (
 )
 
 URL = "https://b.s3.amazonaws.com/k.mp4?X-Amz-Date=20241120T204342Z&X-Amz-Signature=secret"
+
+LOGGERS = ("httpx", "httpcore.http11", "httpcore.connection", "urllib3.connection", "urllib3.connectionpool")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_safe_urls(url, safe):
     [
         (f"GET {URL} failed", "GET https://b.s3.amazonaws.com/k.mp4?… failed"),
         (f'"{URL}"', '"https://b.s3.amazonaws.com/k.mp4?…"'),
-        (f"<{URL}> ({URL}) '{URL}'", "<{0}> ({0}) '{0}'".format("https://b.s3.amazonaws.com/k.mp4?…")),
+        (f"<{URL}> ({URL})", "<{0}> ({0}".format("https://b.s3.amazonaws.com/k.mp4?…")),
         ("What? Nothing.", "What? Nothing."),
         ("", ""),
     ],
@@ -48,10 +49,6 @@ def test_texts(text, redacted):
     assert without_query(text) == redacted
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the query is taken to end at a quote or bracket, which RFC 3986 allows in it: the rest is shown",
-)
 @pytest.mark.parametrize("mark", ["'", ")", "]", "}"])
 def test_marks_do_not_end_a_query(mark):
     text = f"GET https://h/p?response-content-disposition=a{mark}b&X-Amz-Signature=secret HTTP/1.1"
@@ -84,19 +81,15 @@ def test_records(message, args):
 def test_the_loggers_of_the_http_libraries_are_filtered_once(caplog):
     redact_http_logs()
     redact_http_logs()
-    for name in HTTP_LOGGERS:
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         assert sum(isinstance(one, QueryRedactingFilter) for one in logger.filters) == 1
         with caplog.at_level(logging.DEBUG, logger=name):
             logger.debug('"GET %s HTTP/1.1" 200', URL)
-    assert len(caplog.records) == len(HTTP_LOGGERS)
+    assert len(caplog.records) == len(LOGGERS)
     assert "secret" not in caplog.text
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="urllib3.connection warns 'Failed to parse headers (url=…)' with the whole URL, and is not in HTTP_LOGGERS",
-)
 def test_the_logger_of_urllib3s_connections_is_filtered(caplog):
     redact_http_logs()
     urllib3.connection.log.warning("Failed to parse headers (url=%s): %s", URL, "defects")

@@ -87,10 +87,6 @@ def test_a_playlist_is_named_by_the_event_else_by_its_path():
     assert list(_files(backup_event(manifestLocation=LINK), manifest)) == ["bucket/hls/i.m3u8"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="names are compared with a path that is still percent-encoded: each playlist is recovered twice",
-)
 def test_playlists_with_spaces_in_their_names():
     names = ["my room/a.m3u8", "my room/b.m3u8"]
     links = [signed(name.replace(" ", "%20")) for name in names]
@@ -120,7 +116,7 @@ def test_without_its_manifest_everything_is_accounted_for(error, outcome):
         imageResults=[{"filenamePrefix": "thumb", "imageCount": "3"}],
     )
     files = _files(event, error)
-    assert list(files) == ["b.mp4", "a.mp4", "(5 segments of i.m3u8)", "(3 images of thumb)"]
+    assert list(files) == ["b.mp4", "a.mp4", "i.m3u8", "(5 segments of i.m3u8)", "(3 images of thumb)"]
     assert files.pop("b.mp4").location
     assert {type(file.error) for file in files.values()} == {outcome}
     assert files["a.mp4"].size == 7
@@ -132,18 +128,10 @@ def test_of_a_backup_that_names_nothing_all_is_unresolved():
     assert isinstance(file.error, UnresolvedError)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a backup whose manifest lists nothing has no files at all: the run says 'no backup' and is green",
-)
 def test_an_empty_manifest_leaves_all_unresolved():
     assert _resolve(backup_event(manifestLocation=LINK), _manifest()).files
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a file that the event names without a location, and the manifest does not list, is in no plan",
-)
 @pytest.mark.parametrize(
     "results",
     [
@@ -215,10 +203,6 @@ def test_one_name_at_two_places_is_two_files():
     assert list(_files(backup_event(manifestLocation=LINK), manifest)) == names, "the same names in every run"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="under its distinct name a second object takes the last link it meets, not the one that lives longest",
-)
 def test_the_second_of_two_places_keeps_the_link_that_lives_longest():
     links = [signed("one/a"), signed("two/a"), signed("two/a", "20261115T204342Z")]
     manifest = _manifest(files=[_entry("a", link) for link in links])
@@ -258,9 +242,6 @@ def test_a_file_without_location_or_with_a_bad_one_carries_its_error():
     assert files["dir/c.mp4"].location
 
 
-@pytest.mark.xfail(
-    strict=True, reason="files without a name that cannot be located overwrite each other: one is left"
-)
 def test_files_without_a_name_are_all_accounted_for():
     manifest = _manifest(images=[_entry("", "https://user@h/1"), _entry("", "https://user@h/2")])
     assert len(_resolve(backup_event(manifestLocation=LINK), manifest).files) == 2

@@ -95,10 +95,6 @@ def test_a_backup_whose_event_vanished_stops_no_other():
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the error of a name that cannot be one, or of a link that never dies, ends the whole plan",
-)
 @pytest.mark.parametrize(
     "location", [f"https://{'a' * 64}.amazonaws.com/k?Signature=s", "https://b.s3.amazonaws.com/k?Expires=253402300799&Signature=s"]
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livekit_backup.core import etags
+from livekit_backup.core import etags, transfer
 from livekit_backup.core.transfer import FRUITLESS_RESUMES, Transfer
 from livekit_backup.errors import (
     LinkExpiredError,
@@ -90,13 +90,15 @@ def test_no_more_resumes_than_allowed():
     assert len(source.opened) == 1 + FRUITLESS_RESUMES
 
 
-def test_a_byte_of_progress_starts_the_count_again():
-    source = MemorySource(
-        b"x" * 100, faults=[place for place in range(10, 20) for _ in range(FRUITLESS_RESUMES)]
-    )
-    digests, _ = _run(source)
-    assert digests.size == 100
-    assert len(source.opened) == 1 + 10 * FRUITLESS_RESUMES
+def test_progress_starts_the_count_again_and_a_drip_does_not(monkeypatch):
+    places = [place for place in range(10, 100, 10) for _ in range(FRUITLESS_RESUMES)]
+    monkeypatch.setattr(transfer, "FRUITFUL_BYTES", 10)
+    source = MemorySource(b"x" * 100, faults=places)
+    assert _run(source)[0].size == 100
+    assert len(source.opened) == 1 + len(places)
+    monkeypatch.setattr(transfer, "FRUITFUL_BYTES", 11)
+    with pytest.raises(TransferInterruptedError):
+        _run(MemorySource(b"x" * 100, faults=places))
 
 
 def test_a_source_that_does_not_answer_is_asked_again():

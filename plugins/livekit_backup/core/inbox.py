@@ -42,9 +42,14 @@ def parse_event(value: Any) -> WebhookEvent:
         raise UnreadableEventError(f"a JSON {type(value).__name__}, not a LiveKit event")
     body = value
     if isinstance(payload := value.get("payload"), Mapping):
-        # What stands beside the payload (id, createdAt) counts where the payload is silent.
-        body = {**value, **payload}
-    if not body.get("event") and (body.get("egress_id") or body.get("egressId")):
+        # What stands beside the payload counts where the payload is silent.
+        beside = (
+            ("id", "createdAt", "created_at")
+            if _is_egress(payload)
+            else ("id", "createdAt", "created_at", "event")
+        )
+        body = {**{key: value[key] for key in beside if key in value}, **payload}
+    if not body.get("event") and _is_egress(body):
         body = {"egress_info": body}
     elif not isinstance(body.get("event"), str) or not body["event"]:
         raise UnreadableEventError("a JSON object without 'event' or 'egress_id': not a LiveKit event")
@@ -52,9 +57,22 @@ def parse_event(value: Any) -> WebhookEvent:
         # Rooms, tracks and ingresses are none of our business, whatever is in them.
         return WebhookEvent(event=body["event"])
     try:
-        return WebhookEvent.model_validate(body)
+        event = WebhookEvent.model_validate(body)
     except ValidationError as error:
         raise UnreadableEventError(describe_validation(error)) from None
+    if event.event == "egress_ended" and event.egress_info is None:
+        raise UnreadableEventError("an egress_ended event without egressInfo")
+    return event
+
+
+def _is_egress(value: Mapping[str, Any]) -> bool:
+    return bool(value.get("egress_id") or value.get("egressId"))
+
+
+def _age(event: WebhookEvent) -> int:
+    """When an event was made, nanoseconds."""
+    info = event.egress_info
+    return (info.updated_at if info else 0) or event.created_at * 10**9
 
 
 def describe_validation(error: ValidationError) -> str:
@@ -165,7 +183,7 @@ class IntakeReader:
 
     def _add(self, run: tuple[str, int], egress: EgressInfo, item: StoredEvent) -> None:
         found = self._backups.setdefault(run, _Found())
-        age = egress.updated_at or item.event.created_at * 10**9
+        age = _age(item.event)
         if age > found.newest:
             found.newest, found.room_name = age, egress.room_name or found.room_name
         found.events.append((age, item.ref))
@@ -210,7 +228,7 @@ def load_backup_events(store: ObjectStore, backup: BackupRef) -> list[WebhookEve
     if not events:
         places = ", ".join(sorted({ref.uri for ref in backup.events}))
         raise UnreadableEventError(f"the event of {backup.egress_id} is not in {places} any more")
-    return sorted(events, key=lambda event: -(event.backup.updated_at if event.backup else 0))
+    return sorted(events, key=lambda event: -_age(event))
 
 
 def _events_of_run(store: ObjectStore, uri: str, backup: BackupRef, last: int) -> list[WebhookEvent]:

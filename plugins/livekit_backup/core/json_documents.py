@@ -2,8 +2,8 @@
 
 An object holds one document (pretty-printed or not), JSON Lines, a JSON array, or
 documents written without anything between them (Kinesis Firehose's default); plain, gzip
-or zstd, told by content and never by name. A document that cannot be read costs itself
-and no other.
+or zstd, told by content and never by name. A document that cannot be read costs itself and
+no other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MAX_OBJECT_BYTES = 4 * 1024**3
 """After decompression; Firehose writes at most 128 MiB before it. Ends a decompression bomb."""
 
 _READ_SIZE = 1024 * 1024
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]|"', re.DOTALL)
+_OUTSIDE_STRING = re.compile(rb'["\[\]{}]')
+_INSIDE_STRING = re.compile(rb'["\\\n]')
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BOM = b"\xef\xbb\xbf"
 _BETWEEN = b" \t\r\n,"
@@ -40,6 +41,7 @@ class Document:
     position: int
     """Which document of the object, from 0."""
     raw: bytes
+    """Its bytes; empty where they could not be kept."""
     value: Any = None
     error: str = ""
 
@@ -52,31 +54,63 @@ def read_documents(body: ReadableBody) -> Iterator[Document]:
 
 
 def _decompressed(body: ReadableBody) -> BinaryIO:
-    head = io.BufferedReader(_Raw(body), _READ_SIZE)
-    magic = head.peek(4)[:4]
+    magic = b""
+    while len(magic) < len(_ZSTD) and (more := body.read(len(_ZSTD) - len(magic))):
+        magic += more
+    raw = _Raw(body, magic)
     if magic.startswith(_GZIP):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=head))
-    if magic.startswith(_ZSTD):
-        reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
-            head, read_across_frames=True
-        )
-        return cast("BinaryIO", io.BufferedReader(cast("io.RawIOBase", reader), _READ_SIZE))
-    return cast("BinaryIO", head)
+        return cast("BinaryIO", gzip.GzipFile(fileobj=io.BufferedReader(raw, _READ_SIZE)))
+    return io.BufferedReader(_Zstd(raw) if magic == _ZSTD else raw, _READ_SIZE)
 
 
 class _Raw(io.RawIOBase):
-    """Lets the standard library's readers read from a storage body."""
+    """Lets the standard library's readers read from a storage body of which the first bytes are read already."""
 
-    def __init__(self, body: ReadableBody) -> None:
+    def __init__(self, body: ReadableBody, first: bytes) -> None:
         self._body = body
+        self._first = first
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._body.read(len(buffer))
+        data, self._first = self._first[: len(buffer)], self._first[len(buffer) :]
+        data = data or self._body.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class _Zstd(io.RawIOBase):
+    """Reads zstd frames; unlike the library's own reader it notices a frame that is cut short."""
+
+    CHUNK = 512
+    """Bytes fed at a time: four can stand for 128 KiB, so that this makes 16 MiB at the most."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self._rest = b""
+        self._ready = b""
+        self._frame: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            chunk = self._rest or self._raw.read(self.CHUNK) or b""
+            self._rest = b""
+            if not chunk:
+                if self._frame is not None:
+                    raise EOFError("Compressed file ended before the end of its last frame")
+                return 0
+            if self._frame is None:
+                self._frame = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+            self._ready = self._frame.decompress(chunk)
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
 
 
 def _documents(stream: BinaryIO) -> Iterator[Document]:
@@ -97,72 +131,113 @@ def _documents(stream: BinaryIO) -> Iterator[Document]:
 
 
 class _Splitter:
-    """Finds where documents begin and end, line by line.
+    """Finds where documents begin and end, looking at each byte once.
 
-    A line that is a whole document by itself is the usual case and the way back into step
-    after a document that never ends.
+    It notices at once that a document is broken, and takes up the next, where JSON allows
+    no other reading: at a line's end inside a string, and at a bracket where none can stand.
     """
 
     def __init__(self) -> None:
         self._open = bytearray()
         self._scanned = 0
-        self._depth = 0
+        self._brackets = bytearray()
+        self._in_string = False
         self._skipping = False
 
     def feed(self, line: bytes) -> Iterator[Document]:
+        """Take in a line, or a piece of one that is very long."""
         if self._skipping:
             self._skipping = not line.endswith(b"\n")
             return
-        if line.startswith(b"{") and (whole := _parse(line)).error == "" and (whole.value or not self._open):
-            yield from self.finish()
+        if not self._open and line.startswith(b"{") and not (whole := _parse(line)).error:
             yield whole
             return
         self._open += line.removeprefix(_BOM) if not self._open else line
         yield from self._take_complete()
-        if len(self._open) > MAX_DOCUMENT_BYTES:
-            yield Document(0, bytes(self._open[:200]), error=f"a document of over {MAX_DOCUMENT_BYTES} bytes")
-            self._reset()
+        if not self._brackets and not self._in_string and line.endswith(b"\n"):
+            yield from self.finish()
+        elif len(self._open) > MAX_DOCUMENT_BYTES:
+            self._take_up(len(self._open))
             self._skipping = not line.endswith(b"\n")
+            yield Document(0, b"", error=f"a document of over {MAX_DOCUMENT_BYTES} bytes")
 
     def finish(self) -> Iterator[Document]:
         """Give what is left over as unreadable, unless it is nothing."""
         yield from self._take(len(self._open))
-        self._reset()
-
-    def _reset(self) -> None:
-        self._open.clear()
-        self._scanned = self._depth = 0
 
     def _take_complete(self) -> Iterator[Document]:
-        while token := _TOKEN.search(self._open, self._scanned):
-            mark = token.group()
-            if mark == b'"':
-                # The string goes on in the next chunk.
-                return
-            self._scanned = token.end()
-            if self._depth == 0 and mark in b"[]":
+        while token := self._next_token():
+            mark, inside = token.group(), self._brackets[-1:]
+            if mark == b"\n":
+                yield from self._take(token.end())
+            elif mark in b"[]" and not inside:
                 # An array at the top only wraps documents.
                 yield from self._take(token.start())
-                self._discard(1)
+                self._take_up(1)
             elif mark in b"{[":
-                if self._depth == 0:
+                if not inside or not self._may_open(token.start(), inside):
                     yield from self._take(token.start())
                     self._scanned = 1
-                self._depth += 1
-            elif mark in b"}]":
-                self._depth = max(0, self._depth - 1)
-                if self._depth == 0:
+                self._brackets += mark
+            else:
+                del self._brackets[-1:]
+                if not self._brackets:
                     yield from self._take(token.end())
+
+    def _next_token(self) -> re.Match[bytes] | None:
+        """Return the next bracket outside a string, or the line's end inside one."""
+        while True:
+            pattern = _INSIDE_STRING if self._in_string else _OUTSIDE_STRING
+            token = pattern.search(self._open, self._scanned)
+            if token is None:
+                self._scanned = max(self._scanned, len(self._open))
+                return None
+            self._scanned = token.end()
+            if token.group() == b"\\":
+                self._scanned += 1
+            elif token.group() == b'"':
+                self._in_string = not self._in_string
+            else:
+                return token
+
+    def _may_open(self, start: int, inside: bytes) -> bool:
+        """Whether a bracket may open a value here: behind a colon in an object, behind a comma in an array."""
+        before = bytes(self._open[max(0, start - 256) : start]).rstrip()[-1:]
+        return not before or before in (b":" if inside == b"{" else b"[,")
 
     def _take(self, end: int) -> Iterator[Document]:
         raw = bytes(self._open[:end]).strip(_BETWEEN)
-        self._discard(end)
-        if raw:
-            yield _parse(raw)
+        self._take_up(end)
+        if not raw:
+            return
+        document = _parse(raw)
+        if document.error and b"\n{" in raw:
+            yield from _salvage(raw)
+        else:
+            yield document
 
-    def _discard(self, end: int) -> None:
-        del self._open[:end]
+    def _take_up(self, start: int) -> None:
+        """Drop what is before, and begin anew behind it."""
+        del self._open[:start]
         self._scanned = 0
+        self._brackets.clear()
+        self._in_string = False
+
+
+def _salvage(raw: bytes) -> Iterator[Document]:
+    """Give the lines of a broken document that are whole documents: what it broke off behind may have been one's start."""
+    broken = bytearray()
+    for line in raw.splitlines(keepends=True):
+        whole = _parse(line) if line.startswith(b"{") and line.rstrip().endswith(b"}") else None
+        if whole is None or whole.error:
+            broken += line
+            continue
+        if broken:
+            yield _parse(bytes(broken))
+            broken.clear()
+        yield whole
+    if broken:
+        yield _parse(bytes(broken))
 
 
 def _parse(raw: bytes) -> Document:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mimetypes
 import unicodedata
 from datetime import datetime
-from string import Formatter
-from typing import Any
+from posixpath import splitext
 
 from livekit_backup.core.storage import join_uri, split_uri
 from livekit_backup.errors import RefusedError
+from livekit_backup.models.landing_template import format_landing_key
 from livekit_backup.models.references import FileKind
 
 MAX_KEY_BYTES = 1024
@@ -70,9 +70,8 @@ def landing_uri(
 
     :raises RefusedError: the name may not be a key, the key is too long, or it is the ledger's.
     """
-    key = _KeyFormatter().vformat(
+    key = format_landing_key(
         template,
-        (),
         {
             "filename": clean_filename(filename),
             "kind": kind.value,
@@ -93,15 +92,8 @@ def landing_uri(
 
 def content_type(filename: str) -> str:
     """Return the content type that a name stands for."""
-    ending = f".{filename.rpartition('.')[2].lower()}"
+    ending = splitext(filename)[1].lower()
     return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(f"x{ending}")[0] or "application/octet-stream"
-
-
-class _KeyFormatter(Formatter):
-    """Format strings without attribute and index access, which would reach into objects."""
-
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
-        return kwargs[field_name], field_name
 
 
 def _segment(text: str) -> str:

@@ -7,10 +7,13 @@ for a run. Nothing is ever removed, and nothing overwrites a landing.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.ledger_entry import LedgerEntry
@@ -21,6 +24,9 @@ from livekit_backup.models.statement import Statement
 WORKERS = 16
 """Documents are small, so a request's latency is all there is to hide."""
 
+log = logging.getLogger(__name__)
+
+_Document = TypeVar("_Document", bound=BaseModel)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -40,21 +46,19 @@ class Ledger:
 
     def read(self, file: RecordingFile) -> LedgerEntry | None:
         """Return what is known of a file, or None."""
-        body = self._store.get(self.entry_uri(file.egress_id, file.run, file.filename))
-        return LedgerEntry.model_validate_json(body) if body else None
+        return self._read(LedgerEntry, self.entry_uri(file.egress_id, file.run, file.filename))
 
     def files_of(self, egress_id: str, run: int) -> list[LedgerEntry]:
         """Return all that is known of one run of an egress."""
         uris = list(self._store.list_keys(join_uri(self._base, "files", egress_id, str(run)) + "/"))
-        bodies = in_parallel(self._store.get, uris)
-        return [LedgerEntry.model_validate_json(body) for body in bodies if body]
+        entries = in_parallel(lambda uri: self._read(LedgerEntry, uri), uris)
+        return [entry for entry in entries if entry]
 
     def record(self, entry: LedgerEntry) -> LedgerEntry:
         """Store what became of a file and return what the ledger then holds: a landing stays."""
         uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
         if entry.outcome not in IN_WAREHOUSE:
-            body = self._store.get(uri)
-            present = LedgerEntry.model_validate_json(body) if body else None
+            present = self._read(LedgerEntry, uri)
             if present and present.outcome in IN_WAREHOUSE:
                 return present
         # One line: Athena reads a record a line.
@@ -74,8 +78,7 @@ class Ledger:
 
     def read_intake(self, dag_id: str, run_id: str) -> Intake | None:
         """Return what a run found in its window, or None when it never came that far."""
-        body = self._store.get(self.run_uri(dag_id, run_id, "intake.json"))
-        return Intake.model_validate_json(body) if body else None
+        return self._read(Intake, self.run_uri(dag_id, run_id, "intake.json"))
 
     def write_plan(self, dag_id: str, run_id: str, plan: Plan) -> None:
         """Store what a run sets out to do."""
@@ -83,8 +86,18 @@ class Ledger:
 
     def read_plan(self, dag_id: str, run_id: str) -> Plan | None:
         """Return what a run set out to do, or None when it never came that far."""
-        body = self._store.get(self.run_uri(dag_id, run_id, "plan.json"))
-        return Plan.model_validate_json(body) if body else None
+        return self._read(Plan, self.run_uri(dag_id, run_id, "plan.json"))
+
+    def _read(self, model: type[_Document], uri: str) -> _Document | None:
+        """Read a document. A damaged one counts as none: what it said is found out again."""
+        body = self._store.get(uri)
+        if body is None:
+            return None
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            log.warning("%s is damaged and counts as absent: %d problems", uri, error.error_count())
+            return None
 
     def write_statement(self, statement: Statement, text: str) -> str:
         """Store a run's statement, as JSON and as a table, and return the URI of the table."""

@@ -12,8 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from livekit_backup.core.redaction import safe_url
 from livekit_backup.errors import RefusedError, SourceUnavailableError
@@ -23,6 +22,7 @@ Resolver = Callable[[str, int], Iterable[str]]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIGNATURES = frozenset({"x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig"})
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$|^[0-9a-f:.]+$")
 
 
@@ -57,6 +57,11 @@ class Location:
     def name(self) -> str:
         """Scheme, host, port and path: safe to show."""
         return safe_url(self.url)
+
+    @property
+    def key_path(self) -> str:
+        """The path as it names an object: decoded, without slashes around it."""
+        return unquote(self.path).strip("/")
 
     @property
     def is_signed(self) -> bool:
@@ -122,22 +127,34 @@ def _matching_entry(location: Location, allowed_hosts: Iterable[str]) -> str | N
 
 def _entry_matches(entry: str, location: Location) -> bool:
     host, _, port = entry.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or (":" in host and not host.startswith("[")):
         host, port = entry, ""
     wanted = int(port) if port else _DEFAULT_PORTS[location.scheme]
-    return location.port == wanted and fnmatchcase(location.host, host.strip("[]"))
+    if location.port != wanted:
+        return False
+    return location.host.endswith(host[1:]) if host.startswith("*.") else location.host == host.strip("[]")
 
 
 def _refuse_private(location: Location, resolver: Resolver) -> None:
     try:
         addresses = list(resolver(location.host, location.port))
+    except UnicodeError:
+        raise RefusedError(f"{location.name}: {location.host!r} cannot be a host name") from None
     except OSError as error:
         raise SourceUnavailableError(f"{location.host} does not resolve: {error.strerror or error}") from None
     for text in addresses:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        if not (mapped or address).is_global:
+        if not _is_public(ipaddress.ip_address(text.partition("%")[0])):
             raise RefusedError(
                 f"{location.name}: {location.host} resolves to {text}, which is not a public address; "
                 "allow the host by its full name if that is right"
             )
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address, or the IPv4 address that it carries, is one of the public internet."""
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        address = carried or address
+    return address.is_global and not address.is_multicast

@@ -121,9 +121,13 @@ def _empty(file: RecordingFile, body: SourceBody) -> Upload:
 def _fetch(
     file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, memory: UploadMemory
 ) -> Upload:
-    upload_id = store.create_upload(
-        file.landing_uri, content_type=content_type(file.filename), metadata=_provenance(file)
-    )
+    try:
+        upload_id = store.create_upload(
+            file.landing_uri, content_type=content_type(file.filename), metadata=_provenance(file)
+        )
+    except BaseException:
+        body.close()
+        raise
     try:
         memory.set(upload_id)
         progress = ProgressLog(log, printable(file.filename), body.size, file.deadline)
@@ -211,7 +215,8 @@ def _complete(file: RecordingFile, upload: Upload, store: ObjectStore, checks: C
         completed = store.put_new(
             upload.landing_uri, b"", content_type=content_type(file.filename), metadata=_provenance(file)
         )
-        proven = True
+        # Of no bytes there is nothing to prove, and under SSE-KMS their ETag is no MD5.
+        proven = False
     else:
         parts = store.list_parts(upload.landing_uri, upload.upload_id or "")
         if parts is None:

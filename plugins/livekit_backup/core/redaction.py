@@ -10,9 +10,11 @@ import logging
 import re
 from urllib.parse import urlsplit
 
-HTTP_LOGGERS = ("httpx", "httpcore", "httpcore.http11", "httpcore.connection", "urllib3.connectionpool")
+_LIBRARIES = ("httpx", "httpcore", "urllib3")
+_LOGGERS = ("httpx", "httpcore.http11", "httpcore.connection", "urllib3.connection", "urllib3.connectionpool")
+"""Those known to log URLs, in case they have not logged yet."""
 
-_QUERY = re.compile(r"\?[^\s\"'<>)\]}]+")
+_QUERY = re.compile(r"\?[^\s\"<>]+")
 
 
 def without_query(text: str) -> str:
@@ -49,6 +51,10 @@ _FILTER = QueryRedactingFilter()
 
 
 def redact_http_logs() -> None:
-    """Attach the filter to the loggers of the HTTP libraries; calling again changes nothing."""
-    for name in HTTP_LOGGERS:
+    """Attach the filter to every logger of the HTTP libraries; calling again changes nothing.
+
+    Loggers do not inherit filters, so each has to have it.
+    """
+    present = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _LIBRARIES]
+    for name in {*present, *_LIBRARIES, *_LOGGERS}:
         logging.getLogger(name).addFilter(_FILTER)

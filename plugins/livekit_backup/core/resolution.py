@@ -60,8 +60,12 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
     _add_results(found, backups)
     if manifest:
         _add_shortfall(found, manifest, egress)
-    else:
-        _add_stand_ins(found, egress, error)
+        error = UnresolvedError("the manifest leaves it out, and the event has no location for it")
+    _add_named(found, egress, error)
+    if not manifest:
+        _add_counted(found, egress, error)
+    if not list(found):
+        found.put(ResolvedFile("(all files)", FileKind.UNKNOWN, error=_why_unresolved(error)))
     return ResolvedBackup(egress, _started(egress, events[0]), tuple(found))
 
 
@@ -114,10 +118,13 @@ class _Files:
             if not link.get_secret_value():
                 raise UnresolvedError("the manifest and the event name this file without a location")
         except LivekitBackupError as error:
-            self.put(ResolvedFile(filename or "(a file without a name)", kind, error=error))
+            self.put(ResolvedFile(filename or self._nameless(), kind, error=error))
             return
-        name = filename or location.path.strip("/") or "(a file without a name)"
+        name = filename or location.key_path or self._nameless()
         self.put(ResolvedFile(name, kind, location, self._sizes.get(name)))
+
+    def _nameless(self) -> str:
+        return f"(file {len(self._files) + 1}, without a name)"
 
     def put(self, file: ResolvedFile) -> None:
         """Keep a file. One name and path is one object: the link that lives longest counts."""
@@ -132,7 +139,7 @@ class _Files:
         else:
             # Two outputs can write the same name to two places. Both are recordings.
             distinct = _distinct_name(file.filename, file.location)
-            self._files[distinct] = ResolvedFile(distinct, file.kind, file.location, file.size)
+            self.put(ResolvedFile(distinct, file.kind, file.location, file.size))
 
 
 def _object(location: Location) -> tuple[str, str]:
@@ -163,7 +170,7 @@ def _add_manifest(found: _Files, manifest: Manifest, backups: Sequence[EgressInf
 def _playlist_name(playlist: ManifestPlaylist, manifest: Manifest, egress: EgressInfo) -> str:
     """A playlist has no filename in the manifest: the event knows it, by its path or as the only one."""
     try:
-        path = Location(playlist.link.get_secret_value()).path
+        path = f"/{Location(playlist.link.get_secret_value()).key_path}"
     except LivekitBackupError:
         path = ""
     for result in egress.segment_results:
@@ -220,33 +227,28 @@ def _add_shortfall(found: _Files, manifest: Manifest, egress: EgressInfo) -> Non
             )
 
 
-def _add_stand_ins(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
-    """Without a manifest, account for the files that the event only counts or names."""
+def _add_named(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
+    """Account for files that the event names and nothing locates."""
     reason = _why_unresolved(error)
-    for file in egress.file_results:
-        if not found.has(file.filename):
-            name = file.filename or "(a file without a name)"
-            found.put(ResolvedFile(name, FileKind.FILE, size=file.size or None, error=reason))
-    for segments in egress.segment_results:
-        if segments.segment_count > 0:
-            found.put(
-                ResolvedFile(
-                    f"({segments.segment_count} segments of {segments.playlist_name})",
-                    FileKind.UNKNOWN,
-                    error=reason,
-                )
-            )
-    for images in egress.image_results:
-        if images.image_count > 0:
-            found.put(
-                ResolvedFile(
-                    f"({images.image_count} images of {images.filename_prefix})",
-                    FileKind.UNKNOWN,
-                    error=reason,
-                )
-            )
-    if not list(found):
-        found.put(ResolvedFile("(all files)", FileKind.UNKNOWN, error=reason))
+    named = [(file.filename, FileKind.FILE, file.size or None) for file in egress.file_results]
+    named += [(result.playlist_name, FileKind.PLAYLIST, None) for result in egress.segment_results]
+    for filename, kind, size in named:
+        if filename and not found.has(filename):
+            found.put(ResolvedFile(filename, kind, size=size, error=reason))
+
+
+def _add_counted(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
+    """Without a manifest, account for the files that the event only counts."""
+    reason = _why_unresolved(error)
+    counted = [
+        (result.segment_count, f"segments of {result.playlist_name}") for result in egress.segment_results
+    ]
+    counted += [
+        (result.image_count, f"images of {result.filename_prefix}") for result in egress.image_results
+    ]
+    for count, of in counted:
+        if count > 0:
+            found.put(ResolvedFile(f"({count} {of})", FileKind.UNKNOWN, error=reason))
 
 
 def _why_unresolved(error: LivekitBackupError) -> LivekitBackupError:

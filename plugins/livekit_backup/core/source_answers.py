@@ -55,7 +55,7 @@ def error_for_answer(
 
 def has_expired(location: Location, now: datetime) -> bool:
     """Whether a link is surely dead by its own words."""
-    return location.deadline is not None and now > location.deadline + CLOCK_SKEW
+    return location.deadline is not None and now - CLOCK_SKEW > location.deadline
 
 
 def _retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

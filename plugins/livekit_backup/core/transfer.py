@@ -23,7 +23,9 @@ BUFFER_BUDGET = 64 * 1024 * 1024
 UPLOAD_WORKERS = 4
 """Two saturate a local store; four hide a distant one's latency."""
 FRUITLESS_RESUMES = 4
-"""Faults in a row without a byte of progress before the try is given up."""
+"""Faults in a row without progress before the try is given up."""
+FRUITFUL_BYTES = 1024 * 1024
+"""What counts as progress between two faults: a drip always brings a few bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Transfer:
         self._on_progress = on_progress
         self._done = 0
         self._fruitless = 0
+        self._resumed_at = 0
         self._part_size = livekit_part_size(body.size)
         self._sha256 = hashlib.sha256()
         self._part_md5s: list[bytes] = []
@@ -145,7 +148,6 @@ class Transfer:
             try:
                 count = self._body.readinto(view)
                 if count:
-                    self._fruitless = 0
                     return count
                 raise TransferInterruptedError(
                     f"{self._source.name} ended {self._size - self._done} bytes early"
@@ -155,6 +157,9 @@ class Transfer:
 
     def _resume(self, error: RetryableError) -> None:
         """Open the source again behind the last hashed byte."""
+        if self._done - self._resumed_at >= FRUITFUL_BYTES:
+            self._fruitless = 0
+        self._resumed_at = self._done
         while True:
             self._body.close()
             self._fruitless += 1

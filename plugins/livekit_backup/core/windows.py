@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from livekit_backup.core.storage import join_uri
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.models.settings import BACKUP_LIFETIME
 from livekit_backup.models.window import Window
@@ -57,7 +56,12 @@ def _window(start: datetime, end: datetime) -> Window:
 def _plain(moment: datetime) -> datetime:
     """Airflow's pendulum times lose their zone in arithmetic once they carry a standard library's zone."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(aware.timestamp(), UTC)
+    try:
+        return datetime.fromtimestamp(aware.timestamp(), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ConfigurationError(
+            f"{moment.isoformat()} is no time that a window can start or end at"
+        ) from None
 
 
 def is_closed(window: Window, grace: timedelta, now: datetime) -> bool:
@@ -70,9 +74,7 @@ def inbox_prefixes(inbox: str, layout: str, window: Window) -> Iterator[str]:
     hour = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     last = ""
     while hour < window.end:
-        prefix = join_uri(inbox, hour.strftime(layout).lstrip("/"))
-        # join_uri strips the slash that ends an hour; without it 2026/11/2 would match 2026/11/20.
-        prefix += "/" if layout.endswith("/") or not layout else ""
+        prefix = f"{inbox}/{hour.strftime(layout).lstrip('/')}"
         if prefix != last:
             yield prefix
         last = prefix

@@ -68,7 +68,7 @@ def _seconds(value: Any) -> timedelta:
         return value
     try:
         return timedelta(seconds=float(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigurationError(
             f"grace must be a number of seconds, not {value!r}: correct AIRFLOW__LIVEKIT_BACKUP__GRACE "
             "or the operator's argument"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
-from string import Formatter
 
 from pydantic import field_validator
 
+from livekit_backup.models.landing_template import check_landing_template
 from livekit_backup.models.wire import FrozenModel
 
-LANDING_FIELDS = frozenset({"started", "egress_id", "filename", "room_name", "room_id", "started_at", "kind"})
 BACKUP_LIFETIME = timedelta(days=7)
 """How long LiveKit keeps a backup (its page "Backup Egress Recordings")."""
+
+_HOST_ENTRY = re.compile(
+    r"^(\*\.[a-z0-9_-]+(\.[a-z0-9_-]+)+|[a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$|^[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*$"
+)
+"""A pattern is ``*.`` and at least two labels. IPv6 addresses stand in brackets, or bare without a port."""
 
 
 class Settings(FrozenModel):
@@ -39,16 +44,7 @@ class Settings(FrozenModel):
     @field_validator("landing_key")
     @classmethod
     def _is_landing_template(cls, value: str) -> str:
-        try:
-            fields = [name for _, name, _, _ in Formatter().parse(value) if name is not None]
-        except ValueError as error:
-            raise ValueError(f"is not a format string: {error}") from None
-        unknown = sorted(set(fields) - LANDING_FIELDS)
-        if unknown:
-            known = ", ".join(sorted(LANDING_FIELDS))
-            raise ValueError(f"has unknown fields {', '.join(unknown)!r}; known are {known}")
-        if "filename" not in fields:
-            raise ValueError("must contain {filename}, or the files of one egress share a key")
+        check_landing_template(value)
         return value
 
     @field_validator("allowed_hosts")
@@ -57,8 +53,12 @@ class Settings(FrozenModel):
         hosts = tuple(host.strip().lower() for host in value if host.strip())
         if not hosts:
             raise ValueError("must name at least one host")
-        if "*" in hosts:
-            raise ValueError("must not be '*': a forged event could make a task fetch any address")
+        for host in hosts:
+            if not _HOST_ENTRY.match(host):
+                raise ValueError(
+                    f"has {host!r}: give a host, host:port, or a pattern such as *.amazonaws.com; a wider one would "
+                    "let a forged event make a task fetch any address"
+                )
         return hosts
 
     @field_validator("grace")

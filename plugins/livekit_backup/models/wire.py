@@ -57,9 +57,9 @@ Int64 = Annotated[int, BeforeValidator(parse_int64)]
 
 
 class FrozenModel(BaseModel):
-    """A frozen value of our own making; unknown fields are errors."""
+    """A frozen value of our own making; fields of a newer version are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class WireModel(BaseModel):
@@ -78,7 +78,12 @@ class WireModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
+    def _clean(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
+            return {key: _storable(value) for key, value in data.items() if value is not None}
         return data
+
+
+def _storable(value: Any) -> Any:
+    r"""JSON can hold half a surrogate pair, which no file can: it becomes its escape, as in ``\\ud800``."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
