@@ -27,8 +27,8 @@ OURS = f"{AIRFLOW}import livekit_backup, runpy\nrunpy.run_path({str(DAG_FILE)!r}
 def measure() -> Table:
     programs = {"airflow": AIRFLOW, "airflow + livekit_backup + DAG file": OURS}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for name in programs:
-        _run(programs[name])
+    for program in programs.values():
+        _run(program)
     for _ in range(ROUNDS):
         for name, program in programs.items():
             seconds[name].append(_run(program))

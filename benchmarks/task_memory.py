@@ -13,18 +13,17 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from table import Table
 
-from livekit_backup.core.inbox import IntakeReader
+from livekit_backup.core.inbox import IntakeReader, load_backup_events
 from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.planning import plan_backup
 from livekit_backup.core.resolution import resolve_backup
-from livekit_backup.core.inbox import load_backup_events
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.settings import Settings
 from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
+from table import Table
 
 GOAL_MIB = 150
 MIB = 1024 * 1024
@@ -38,9 +37,11 @@ def measure() -> Table:
 
 def measure_sizes(sizes: tuple[int, ...]) -> Table:
     """Recover one file of each size in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedS3(
-        Path(folder) / "s3", venv_dir=ROOT / ".embedded-s3" / "venv"
-    ) as s3, FakeLiveKit() as livekit:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedS3(Path(folder) / "s3", venv_dir=ROOT / ".embedded-s3" / "venv") as s3,
+        FakeLiveKit() as livekit,
+    ):
         os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = s3.airflow_connection()
         _client(s3).create_bucket(Bucket="bench")
         idle = _process("idle")["peak_mib"]
@@ -79,7 +80,10 @@ def _prepare(livekit: FakeLiveKit, size: int) -> str:
         AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS=hosts,
     )
     settings = Settings(
-        inbox="s3://bench/inbox", warehouse="s3://bench/warehouse", ledger="s3://bench/ledger", allowed_hosts=(hosts,)
+        inbox="s3://bench/inbox",
+        warehouse="s3://bench/warehouse",
+        ledger="s3://bench/ledger",
+        allowed_hosts=(hosts,),
     )
     store = S3ObjectStore("aws_default")
     recording = livekit.record_file(f"egress/{size}.mp4", size=size)

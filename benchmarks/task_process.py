@@ -14,14 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import livekit_backup.operators.recover_file as recover_file
 from airflow.sdk import DAG
+
+from livekit_backup.operators import recover_file
 
 
 def context() -> Any:
-    ti = SimpleNamespace(
-        dag_id="bench", run_id="bench", task_id="download", map_index=0, try_number=1
-    )
+    ti = SimpleNamespace(dag_id="bench", run_id="bench", task_id="download", map_index=0, try_number=1)
     return {"ti": ti, "params": {}}
 
 

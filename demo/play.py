@@ -11,12 +11,12 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from scene import DAG_ID, EVENTS, RECORDINGS, Moment, airflow, embedded_s3, fake_livekit, make_recordings
 
 from livekit_backup.core.storage import split_uri
 from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
 from livekit_backup.testing.recordings import Recording
+from scene import DAG_ID, EVENTS, RECORDINGS, Moment, airflow, embedded_s3, fake_livekit, make_recordings
 
 BEGAN = time.monotonic()
 
@@ -110,9 +110,7 @@ def print_table(
     """Hold every file against its original; return how many are not what they should be."""
     lines = {(line["egress_id"], line["filename"]): line for line in report["lines"]}
     originals = {
-        (recording.egress_id, name): recording.sha256(name)
-        for recording in recordings
-        for name in recording.files
+        (recording.egress_id, name): recording.sha256(name) for recording in recordings for name in recording.files
     }
     wrong = len(lines.keys() ^ expected.keys())
     print("Checked against the originals:\n")

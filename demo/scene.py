@@ -65,14 +65,15 @@ def make_recordings(livekit: FakeLiveKit, now: datetime) -> tuple[list[Recording
         "recordings/alice/TR_AMicrophone.ogg", size=733_184, room_name="Standup", uploaded_at=now - 5 * days
     )
     webinar = livekit.record_hls(
-        "hls/webinar", segments=6, segment_size=MIB, in_primary=2, room_name="Webinar", uploaded_at=now - 2 * days
+        "hls/webinar",
+        segments=6,
+        segment_size=MIB,
+        in_primary=2,
+        room_name="Webinar",
+        uploaded_at=now - 2 * days,
     )
-    old = livekit.record_file(
-        "egress/interview.mp4", size=4 * MIB, room_name="Interview", uploaded_at=now - 8 * days
-    )
-    damaged = livekit.record_file(
-        "egress/retro.mp4", size=12 * MIB, room_name="Retro", uploaded_at=now - 20 * hours
-    )
+    old = livekit.record_file("egress/interview.mp4", size=4 * MIB, room_name="Interview", uploaded_at=now - 8 * days)
+    damaged = livekit.record_file("egress/retro.mp4", size=12 * MIB, room_name="Retro", uploaded_at=now - 20 * hours)
     livekit.break_(damaged, Fault.WRONG_BYTES)
     expected = {
         (recording.egress_id, name): "in_primary" if stored.in_primary else outcome

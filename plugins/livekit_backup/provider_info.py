@@ -26,16 +26,13 @@ def get_provider_info() -> dict[str, Any]:
 OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "inbox": ("Where stored webhook events are: s3://bucket/prefix.", None, "s3://acme-events/livekit"),
     "inbox_layout": (
-        "Prefix of an hour under the inbox, in UTC, as a strftime pattern. "
-        "The default is that of a Kinesis Firehose delivery.",
+        "Prefix of an hour under the inbox, in UTC, as a strftime pattern; the default is a Kinesis Firehose's.",
         "%Y/%m/%d/%H/",
         "year=%Y/month=%m/day=%d/hour=%H/",
     ),
     "warehouse": ("Where recordings land: s3://bucket/prefix.", None, "s3://acme-recordings/recovered"),
     "landing_key": (
-        "Key of a file under the warehouse, as a format string of started (a date and time), egress_id, "
-        "filename, room_name, room_id, started_at (nanoseconds) and kind. "
-        "{filename} alone restores the key that was asked for.",
+        "Key of a file under the warehouse: a format string. {filename} alone restores the key that was asked for.",
         "dt={started:%Y-%m-%d}/{egress_id}/{filename}",
         "{filename}",
     ),
@@ -52,8 +49,7 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "aws_recordings",
     ),
     "allowed_hosts": (
-        "Hosts that locations may point to, separated by commas: a host, host:port, or a pattern. "
-        "A host allowed by its full name may have a private address.",
+        "Hosts that locations may point to, separated by commas; one given by its full name may be a private address.",
         "*.amazonaws.com, storage.googleapis.com",
         "*.amazonaws.com, minio.acme.internal:9000",
     ),
@@ -68,8 +64,6 @@ def _option(description: str, default: str | None, example: str) -> dict[str, An
         "version_added": "0.1.0",
         "type": "string",
         # Airflow interpolates defaults, so a percent sign of a strftime pattern is doubled.
-        "default": None
-        if default is None
-        else default.replace("%", "%%").replace("{", "{{").replace("}", "}}"),
+        "default": None if default is None else default.replace("%", "%%").replace("{", "{{").replace("}", "}}"),
         "example": example,
     }

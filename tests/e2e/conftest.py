@@ -45,9 +45,7 @@ class Site:
 
     def run(self, start: datetime, end: datetime, **conf: Any) -> tuple[str, str]:
         """Trigger a run over a window and wait; return its id and state."""
-        run_id = self.airflow.trigger(
-            DAG_ID, conf={"start": start.isoformat(), "end": end.isoformat(), **conf}
-        )
+        run_id = self.airflow.trigger(DAG_ID, conf={"start": start.isoformat(), "end": end.isoformat(), **conf})
         return run_id, self.airflow.wait(DAG_ID, run_id)
 
     def states(self, run_id: str) -> dict[str, str]:
@@ -68,9 +66,7 @@ class Site:
         }
 
     def ledger_objects(self) -> Iterator[tuple[str, bytes]]:
-        pages = self.s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.recordings, Prefix="r/_livekit_backup"
-        )
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.recordings, Prefix="r/_livekit_backup")
         for page in pages:
             for item in page.get("Contents", ()):
                 yield item["Key"], self.s3.get_object(Bucket=self.recordings, Key=item["Key"])["Body"].read()

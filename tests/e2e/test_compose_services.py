@@ -68,9 +68,7 @@ def postgres_programs() -> Path | None:
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next(
-        (place for place in places if (place / "postgres").exists() and (place / "initdb").exists()), None
-    )
+    return next((place for place in places if (place / "postgres").exists() and (place / "initdb").exists()), None)
 
 
 @contextlib.contextmanager
@@ -147,9 +145,7 @@ def eventually(seconds: float, look: Any) -> Any:
     return found
 
 
-def test_the_services_come_up_healthy_and_show_the_dag(
-    database: tuple[str, dict[str, str]], tmp_path: Path
-) -> None:
+def test_the_services_come_up_healthy_and_show_the_dag(database: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     address, reached_by = database
     api, scheduler, worker_logs, trigger_logs = shared.free_ports(4)
     home = tmp_path / "airflow"
@@ -194,9 +190,7 @@ def test_the_services_come_up_healthy_and_show_the_dag(
 
     with contextlib.ExitStack() as stack:
         for service in LONG_RUNNING:
-            options = shared.running(
-                compose.command(service), environment(service), tmp_path / f"{service}.log"
-            )
+            options = shared.running(compose.command(service), environment(service), tmp_path / f"{service}.log")
             stack.enter_context(options)
 
         def states() -> dict[str, str]:
@@ -204,9 +198,9 @@ def test_the_services_come_up_healthy_and_show_the_dag(
             return {name: part["status"] for name, part in parts.items()}
 
         wanted = {"metadatabase", "scheduler", "triggerer", "dag_processor"}
-        assert eventually(
-            60, lambda: {name for name, state in states().items() if state == "healthy"} == wanted
-        ), {service: log(service) for service in LONG_RUNNING}
+        assert eventually(60, lambda: {name for name, state in states().items() if state == "healthy"} == wanted), {
+            service: log(service) for service in LONG_RUNNING
+        }
         for service in LONG_RUNNING:
             healthy = shared.succeeds_within(20, compose.healthcheck(service), environment(service))
             assert healthy, f"{service}: {log(service)}"
@@ -216,9 +210,7 @@ def test_the_services_come_up_healthy_and_show_the_dag(
         token = ask(f"http://127.0.0.1:{api}/auth/token", body={"username": "admin", "password": password})[
             "access_token"
         ]
-        dag = eventually(
-            30, lambda: ask(f"http://127.0.0.1:{api}/api/v2/dags/livekit_backup_recovery", token)
-        )
+        dag = eventually(30, lambda: ask(f"http://127.0.0.1:{api}/api/v2/dags/livekit_backup_recovery", token))
         assert dag, log("dag-processor")
         assert dag["is_paused"]
         assert ask(f"http://127.0.0.1:{api}/api/v2/importErrors", token)["total_entries"] == 0

@@ -52,9 +52,7 @@ def test_a_run_lands_every_file_and_labels_its_tasks(site: Site, finished: tuple
         for task in site.airflow.task_instances(DAG_ID, run_id)
         if task["task_id"] == "recover_file.download"
     ]
-    assert any(re.fullmatch(r"Meeting · meeting\.mp4 · 11\.0 MiB · \d+ h left", label) for label in labels), (
-        labels
-    )
+    assert any(re.fullmatch(r"Meeting · meeting\.mp4 · 11\.0 MiB · \d+ h left", label) for label in labels), labels
 
 
 def test_what_landed_is_an_asset_event(site: Site, finished: tuple[str, datetime]) -> None:
@@ -87,10 +85,7 @@ def test_clearing_any_single_task_changes_nothing_and_ends_in_success(
             },
         )
         assert site.airflow.wait(DAG_ID, run_id) == "success", task_id
-        after = {
-            (other["task_id"], other["map_index"]): other
-            for other in site.airflow.task_instances(DAG_ID, run_id)
-        }
+        after = {(other["task_id"], other["map_index"]): other for other in site.airflow.task_instances(DAG_ID, run_id)}
         assert {other["state"] for other in after.values()} == {"success"}, task_id
         assert after[task["task_id"], task["map_index"]]["try_number"] == task["try_number"] + 1, task_id
         assert site.landed() == before, task_id
@@ -106,9 +101,7 @@ def test_a_run_over_the_same_window_lands_nothing_twice(site: Site, finished: tu
     assert site.landed() == before
 
 
-def test_an_interval_without_events_is_a_success_with_the_rest_skipped(
-    site: Site, hours: Iterator[datetime]
-) -> None:
+def test_an_interval_without_events_is_a_success_with_the_rest_skipped(site: Site, hours: Iterator[datetime]) -> None:
     hour = next(hours)
     run_id = site.airflow.trigger(DAG_ID, logical_date=hour.isoformat())
     assert site.airflow.wait(DAG_ID, run_id) == "success"
@@ -141,9 +134,7 @@ def test_an_open_window_is_waited_for_in_the_triggerer(site: Site) -> None:
     assert "deferred" in seen
     assert site.airflow.wait(DAG_ID, run_id) == "success"
     assert [line["filename"] for line in site.report(run_id)["lines"]] == ["egress/late.ogg"]
-    sensor = next(
-        task for task in site.airflow.task_instances(DAG_ID, run_id) if task["task_id"] == "wait_for_events"
-    )
+    sensor = next(task for task in site.airflow.task_instances(DAG_ID, run_id) if task["task_id"] == "wait_for_events")
     assert datetime.fromisoformat(sensor["end_date"]) >= end + timedelta(seconds=GRACE_SECONDS)
 
 
@@ -190,9 +181,7 @@ def test_what_may_succeed_later_is_retried(site: Site, hours: Iterator[datetime]
     run_id, state = site.run(hour, hour + HOUR)
     assert state == "success"
     (download,) = [
-        task
-        for task in site.airflow.task_instances(DAG_ID, run_id)
-        if task["task_id"] == "recover_file.download"
+        task for task in site.airflow.task_instances(DAG_ID, run_id) if task["task_id"] == "recover_file.download"
     ]
     assert download["try_number"] == 2
 
@@ -239,7 +228,7 @@ def test_no_signature_is_left_anywhere(site: Site, finished: tuple[str, datetime
     assert len(signatures) > 10
     marks = sorted(signatures)
     pattern = re.compile(b"|".join(marks))
-    places = {key: body for key, body in site.ledger_objects()}
+    places = dict(site.ledger_objects())
     for path in site.airflow.home.rglob("*"):
         if path.is_file():
             places[str(path.relative_to(site.airflow.home))] = path.read_bytes()

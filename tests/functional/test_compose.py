@@ -213,9 +213,7 @@ def test_nothing_runs_as_root_or_is_reachable_from_outside(compose: ComposeFile)
 
 def test_what_must_last_is_in_named_volumes(compose: ComposeFile) -> None:
     named = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["volumes"]
-    used = {
-        volume.split(":")[0] for service in compose.services.values() for volume in service.get("volumes", [])
-    }
+    used = {volume.split(":")[0] for service in compose.services.values() for volume in service.get("volumes", [])}
     assert used == set(named)
 
 
@@ -250,13 +248,9 @@ def test_the_connection_is_the_one_that_the_keys_make(compose: ComposeFile) -> N
 
 
 def test_the_image_is_built_of_files_that_its_context_holds() -> None:
-    ignored, *rules = [
-        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"
-    ]
+    ignored, *rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert ignored == "*"
-    for line in re.findall(
-        r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE
-    ):
+    for line in re.findall(r"^COPY (?!--from)(?:--\S+ )*(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
         for name in line.split():
             assert (ROOT / name).exists()
             assert f"!{name}" in rules
@@ -311,9 +305,7 @@ def test_compose_accepts_the_file_with_each_profile(
 
 
 @pytest.mark.parametrize("secret", sorted(SECRETS))
-def test_compose_refuses_to_go_on_without_a_secret(
-    config_command: list[str], tmp_path: Path, secret: str
-) -> None:
+def test_compose_refuses_to_go_on_without_a_secret(config_command: list[str], tmp_path: Path, secret: str) -> None:
     refused = ask_compose(config_command, example_values() | made_up() | {secret: ""}, tmp_path)
     assert refused.returncode != 0
     assert secret in refused.stderr

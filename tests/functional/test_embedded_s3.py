@@ -136,9 +136,7 @@ def processes_naming(directory: Path) -> set[int]:
 class TestMultipart:
     """What the landing of a recording relies on."""
 
-    def test_completed_object_has_size_etag_and_the_metadata_given_at_create(
-        self, client: Any, bucket: str
-    ) -> None:
+    def test_completed_object_has_size_etag_and_the_metadata_given_at_create(self, client: Any, bucket: str) -> None:
         metadata = {"source": "livekit", "long": "x" * 1500}
         opened = upload(client, bucket, "a/b c+ü.mp4", [PART, TAIL], Metadata=metadata)
         etag = multipart_etag([PART, TAIL])
@@ -164,9 +162,7 @@ class TestMultipart:
         assert client.upload_part(**last, PartNumber=10_000, Body=b"x")["ETag"] == quoted_md5(b"x")
         assert refusal(client.upload_part, **last, PartNumber=10_001, Body=b"x") == ("InvalidArgument", 400)
 
-    def test_lists_open_uploads_by_prefix_and_parts_with_etag_and_size(
-        self, client: Any, bucket: str
-    ) -> None:
+    def test_lists_open_uploads_by_prefix_and_parts_with_etag_and_size(self, client: Any, bucket: str) -> None:
         one = upload(client, bucket, "one/a", [PART, TAIL])
         upload(client, bucket, "two/a", [])
         found = client.list_multipart_uploads(Bucket=bucket, Prefix="one/")["Uploads"]
@@ -254,9 +250,7 @@ class TestSignatures:
 class TestLife:
     """Starting, stopping, and being killed."""
 
-    def test_survives_being_killed_with_an_upload_open(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_survives_being_killed_with_an_upload_open(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "swift.py").write_text("raise SystemExit('the wrong swift')")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

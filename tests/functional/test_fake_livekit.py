@@ -94,9 +94,7 @@ def test_bytes_are_the_same_wherever_one_starts():
 
 def test_no_two_blocks_are_alike_even_far_in():
     content = SyntheticBytes("seed", 20 * 1024 * MIB)
-    blocks = {
-        hashlib.sha256(next(content.pieces(at * MIB))).digest() for at in (0, 1, 2, 1000, 20 * 1024 - 1)
-    }
+    blocks = {hashlib.sha256(next(content.pieces(at * MIB))).digest() for at in (0, 1, 2, 1000, 20 * 1024 - 1)}
 
     assert len(blocks) == 5
 
@@ -597,7 +595,7 @@ def test_hls_in_two_homes(client, livekit):
     for segment in playlist["segments"][2:]:
         assert len(client.get(segment["location"]).content) == 1000
     text = client.get(playlist["location"]).text
-    assert re.findall(r"^seg_\d+\.ts$", text, re.M) == [f"seg_{index:05d}.ts" for index in range(6)]
+    assert re.findall(r"^seg_\d+\.ts$", text, re.MULTILINE) == [f"seg_{index:05d}.ts" for index in range(6)]
     assert client.get(result["livePlaylistLocation"]).headers["Content-Type"] == "application/x-mpegurl"
     dates = [re.search(r"X-Amz-Date=(\w+)", s["location"])[1] for s in playlist["segments"][2:]]
     assert dates == sorted(set(dates))
@@ -654,10 +652,7 @@ def test_events_without_backup(frozen):
 
     assert "backupStorageUsed" not in well | lost
     assert well["fileResults"][0]["location"] == "https://acme-recordings.s3.amazonaws.com/egress/a.mp4"
-    assert (
-        well["manifestLocation"]
-        == f"https://acme-recordings.s3.amazonaws.com/egress/{recording.egress_id}.json"
-    )
+    assert well["manifestLocation"] == f"https://acme-recordings.s3.amazonaws.com/egress/{recording.egress_id}.json"
     assert set(lost["fileResults"][0]) == {"filename", "startedAt", "endedAt", "duration"}
     assert "size" in recording.event()["egressInfo"]["file"]
 
@@ -714,9 +709,7 @@ def test_stored_events(frozen, format, suffix, read):
     inbox: dict[str, bytes] = {}
     event = frozen.record_file("ünï.mp4", egress_id="EG_a").event()
 
-    first = frozen.store_event(
-        inbox.__setitem__, event, datetime(2026, 1, 2, 3, 4, tzinfo=UTC), format=format
-    )
+    first = frozen.store_event(inbox.__setitem__, event, datetime(2026, 1, 2, 3, 4, tzinfo=UTC), format=format)
     second = frozen.store_event(inbox.__setitem__, event)
 
     assert first == f"2026/01/02/03/EG_a-1{suffix}"
@@ -767,9 +760,7 @@ def test_command_line(tmp_path):
         "--port",
         "0",
     ]
-    with subprocess.Popen(
-        [*command, "--events-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([*command, "--events-dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if "fake LiveKit at" in line:
                 break

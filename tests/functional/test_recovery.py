@@ -50,9 +50,7 @@ class Memory:
 class Pipeline:
     """The DAG's steps, called one after the other."""
 
-    def __init__(
-        self, store: S3ObjectStore, ledger: Ledger, settings: Settings, livekit: FakeLiveKit
-    ) -> None:
+    def __init__(self, store: S3ObjectStore, ledger: Ledger, settings: Settings, livekit: FakeLiveKit) -> None:
         self.store, self.ledger, self.settings, self.livekit = store, ledger, settings, livekit
         self.attempt = ATTEMPT
         self.now = datetime.now(UTC)
@@ -162,9 +160,7 @@ def test_every_kind_of_recording_lands_byte_for_byte(
     assert not open_uploads(s3_client, bucket)
 
 
-def test_a_second_run_fetches_nothing_and_says_already_landed(
-    pipeline: Pipeline, livekit: FakeLiveKit
-) -> None:
+def test_a_second_run_fetches_nothing_and_says_already_landed(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
     recording = livekit.record_file("a.mp4", size=6 * MIB)
     pipeline.store_event(recording.event())
     assert outcomes(pipeline.run()) == {"a.mp4": "landed"}
@@ -430,9 +426,7 @@ def test_files_whose_tasks_died_without_a_word_are_failed_and_their_uploads_drop
     assert not open_uploads(s3_client, bucket)
 
 
-def test_two_events_of_one_run_are_one_backup_and_two_runs_are_two(
-    pipeline: Pipeline, livekit: FakeLiveKit
-) -> None:
+def test_two_events_of_one_run_are_one_backup_and_two_runs_are_two(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
     now = datetime.now(UTC)
     first = livekit.record_file("a.mp4", size=1000, egress_id="EG_same", started_at=now - timedelta(hours=30))
     pipeline.store_event(first.event())

@@ -121,10 +121,7 @@ class MemoryStore:
         if upload_id not in self.uploads:
             return None
         parts = sorted(self.uploads[upload_id][1].items())
-        return [
-            UploadedPart(number, len(part), self._etag(hashlib.md5(part).hexdigest()))
-            for number, part in parts
-        ]
+        return [UploadedPart(number, len(part), self._etag(hashlib.md5(part).hexdigest())) for number, part in parts]
 
     def complete_upload(self, uri: str, upload_id: str, parts: list[UploadedPart]) -> bool:
         if upload_id not in self.uploads:

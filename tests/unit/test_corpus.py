@@ -150,9 +150,7 @@ def test_is_kept_with_a_reason(name):
 
 
 def test_one_egress_under_two_event_ids_is_recovered_once():
-    intake = _intake(
-        "livekit_protocol/18a_duplicate_first.json", "livekit_protocol/18b_duplicate_second.json"
-    )
+    intake = _intake("livekit_protocol/18a_duplicate_first.json", "livekit_protocol/18b_duplicate_second.json")
     [backup] = intake.backups
     assert len(backup.events) == 2
 

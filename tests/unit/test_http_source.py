@@ -59,9 +59,7 @@ def _answer(status=200, body=DATA, **headers):
 
 def _source(*answers, url=None):
     link = url or signed("k.mp4").replace("20261120", "20990101")
-    source = HttpSource(
-        Location(link), ("livekit-egress.s3.amazonaws.com",), lambda host, port: ["52.218.1.1"]
-    )
+    source = HttpSource(Location(link), ("livekit-egress.s3.amazonaws.com",), lambda host, port: ["52.218.1.1"])
     source._pool = Pool(*answers)
     return source
 
@@ -180,9 +178,7 @@ def test_a_body_that_ends_early_or_breaks_off():
     with pytest.raises(TransferInterruptedError, match="ended 4 bytes early"):
         _read(body)
     body = _source(_answer()).open()
-    body._response = type(
-        "Broken", (), {"read": lambda *_, **__: (_ for _ in ()).throw(OSError(signed("k")))}
-    )()
+    body._response = type("Broken", (), {"read": lambda *_, **__: (_ for _ in ()).throw(OSError(signed("k")))})()
     with pytest.raises(TransferInterruptedError, match="broke off: OSError") as caught:
         _read(body)
     assert "X-Amz" not in str(caught.value)

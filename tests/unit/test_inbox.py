@@ -23,11 +23,7 @@ def _flagged(egress_id="EG_1", **info):
 def _store(**objects):
     store = MemoryStore()
     for name, events in objects.items():
-        body = (
-            events
-            if isinstance(events, bytes)
-            else b"".join(json.dumps(event).encode() + b"\n" for event in events)
-        )
+        body = events if isinstance(events, bytes) else b"".join(json.dumps(event).encode() + b"\n" for event in events)
         store.put(f"s3://b/in/{name}", body)
     return store
 
@@ -116,9 +112,7 @@ def test_the_newest_event_comes_first():
 
 
 def test_a_room_name_is_kept_from_an_older_event():
-    [backup] = _intake(
-        _store(a=[_flagged(updatedAt="10", roomName="room")], b=[_flagged(updatedAt="20")])
-    ).backups
+    [backup] = _intake(_store(a=[_flagged(updatedAt="10", roomName="room")], b=[_flagged(updatedAt="20")])).backups
     assert backup.room_name == "room"
 
 

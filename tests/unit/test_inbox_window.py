@@ -36,9 +36,7 @@ def test_round_trip():
 
 
 def test_arguments_are_plain_values():
-    trigger = InboxWindowTrigger(
-        closes_at="2026-11-20T14:05:00+00:00", prefixes=tuple(PREFIXES), inbox_conn_id="x"
-    )
+    trigger = InboxWindowTrigger(closes_at="2026-11-20T14:05:00+00:00", prefixes=tuple(PREFIXES), inbox_conn_id="x")
     assert type(trigger.serialize()[1]["prefixes"]) is list
 
 

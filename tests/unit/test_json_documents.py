@@ -144,9 +144,7 @@ def test_a_truncated_line_costs_itself_alone(documents, data):
     cut = data.draw(st.integers(1, len(lines[which]) - 1))
     lines[which] = lines[which][:cut]
     read = _read(b"\n".join(lines) + b"\n")
-    assert [document.value for document in read if not document.error] == documents[:which] + documents[
-        which + 1 :
-    ]
+    assert [document.value for document in read if not document.error] == documents[:which] + documents[which + 1 :]
     assert [document.error.partition(":")[0] for document in read if document.error] == ["not JSON"]
 
 

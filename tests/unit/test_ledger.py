@@ -74,9 +74,7 @@ def test_all_files_of_one_run(ledger):
         ledger.record(_entry(Outcome.LANDED, f"{number}.ts"))
     ledger.record(_entry(Outcome.LANDED, "other", run=51))
     ledger.record(_entry(Outcome.LANDED, "other", egress_id="EG_12"))
-    assert {entry.filename for entry in ledger.files_of("EG_1", 5)} == {
-        f"{number}.ts" for number in range(30)
-    }
+    assert {entry.filename for entry in ledger.files_of("EG_1", 5)} == {f"{number}.ts" for number in range(30)}
     assert ledger.files_of("EG_9", 5) == []
 
 

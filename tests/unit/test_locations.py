@@ -130,9 +130,7 @@ def test_a_name_that_only_matches_a_pattern_may_not_be_private(address):
 
 def test_one_private_address_is_enough():
     with pytest.raises(RefusedError, match=r"10\.0\.0\.5"):
-        check_location(
-            Location("https://b.s3.amazonaws.com/k"), DEFAULT, lambda host, port: [PUBLIC, PRIVATE]
-        )
+        check_location(Location("https://b.s3.amazonaws.com/k"), DEFAULT, lambda host, port: [PUBLIC, PRIVATE])
 
 
 def test_a_full_name_may_be_private():
@@ -163,9 +161,7 @@ def test_a_name_that_does_not_resolve_may_later():
     def resolver(host, port):
         raise OSError(-2, "Name or service not known")
 
-    with pytest.raises(
-        SourceUnavailableError, match=r"b\.s3\.amazonaws\.com does not resolve: Name or service"
-    ):
+    with pytest.raises(SourceUnavailableError, match=r"b\.s3\.amazonaws\.com does not resolve: Name or service"):
         check_location(Location("https://b.s3.amazonaws.com/k?sig=secret"), DEFAULT, resolver)
 
 

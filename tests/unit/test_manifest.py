@@ -38,10 +38,7 @@ def test_what_is_no_manifest(value):
 
 def test_timestamps_in_any_form():
     for form in (1732203049646670800, "1732203049646670800", 1.7322030496466708e18, "1.7322030496466708e+18"):
-        assert (
-            Manifest.model_validate({"egress_id": "EG_1", "started_at": form}).started_at
-            == 1732203049646670800
-        )
+        assert Manifest.model_validate({"egress_id": "EG_1", "started_at": form}).started_at == 1732203049646670800
 
 
 def test_segments_keep_the_order_of_their_upload():

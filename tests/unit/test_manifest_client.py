@@ -60,9 +60,7 @@ def test_a_manifest():
     assert Bench(_answer(200, MANIFEST)).fetch().egress_id == "EG_roomComp01A"
 
 
-@pytest.mark.parametrize(
-    "transient", [_answer(503), _answer(429), httpx.ConnectError("no"), httpx.ReadTimeout("no")]
-)
+@pytest.mark.parametrize("transient", [_answer(503), _answer(429), httpx.ConnectError("no"), httpx.ReadTimeout("no")])
 def test_what_passes_is_tried_again(transient):
     bench = Bench(transient, _answer(200, MANIFEST))
     assert bench.fetch().files

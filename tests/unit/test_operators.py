@@ -202,9 +202,7 @@ def test_nothing_landed_gives_no_asset_event(bench):
 
 def test_the_verdict_fails_the_run(bench):
     report = {"is_safe": False, "headline": "1 NOT SAFE", "report": "s3://b/report.txt"}
-    with pytest.raises(
-        AirflowFailException, match=r"NotSafeError: 1 NOT SAFE; each by name in s3://b/report\.txt"
-    ):
+    with pytest.raises(AirflowFailException, match=r"NotSafeError: 1 NOT SAFE; each by name in s3://b/report\.txt"):
         bench.run(AllSafeOperator, report=report)
 
 

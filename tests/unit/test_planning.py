@@ -117,9 +117,7 @@ def test_labels_are_short_and_printable():
 
 
 def _recording(name, deadline):
-    return RecordingFile(
-        egress_id="EG_1", run=1, filename=name, kind=FileKind.FILE, started=NOW, deadline=deadline
-    )
+    return RecordingFile(egress_id="EG_1", run=1, filename=name, kind=FileKind.FILE, started=NOW, deadline=deadline)
 
 
 def test_the_nearest_deadline_comes_first_and_none_last():

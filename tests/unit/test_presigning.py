@@ -107,9 +107,7 @@ def test_accepts_any_order_and_case_of_percent_encoding():
         (_sign(method="HEAD"), {}),
         (_sign(headers={"x-amz-checksum-mode": "ENABLED"}), {}),
         (
-            presign(
-                SigningKey(secret="another"), "http://127.0.0.1:8090", "/bucket/key.mp4", signed_at=SIGNED
-            ),
+            presign(SigningKey(secret="another"), "http://127.0.0.1:8090", "/bucket/key.mp4", signed_at=SIGNED),
             {},
         ),
     ],
@@ -168,9 +166,7 @@ def test_refuses_malformed_requests(url, status, code):
 def test_error_is_escaped_and_holds_no_signature():
     text = S3Error(404, "NoSuchKey", "No <key> & no bucket").xml("REQ")
 
-    assert text.endswith(
-        b"<Message>No &lt;key&gt; &amp; no bucket</Message><RequestId>REQ</RequestId></Error>"
-    )
+    assert text.endswith(b"<Message>No &lt;key&gt; &amp; no bucket</Message><RequestId>REQ</RequestId></Error>")
     url = _sign().replace("key.mp4", "other.mp4")
     assert b"Signature=" not in _refusal(url).xml("REQ")
 

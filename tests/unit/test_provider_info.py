@@ -56,9 +56,7 @@ def test_defaults_are_the_models_own(key, monkeypatch):
 
 
 def test_both_connections_default_to_the_same():
-    assert (
-        Settings.model_fields["inbox_conn_id"].default == Settings.model_fields["warehouse_conn_id"].default
-    )
+    assert Settings.model_fields["inbox_conn_id"].default == Settings.model_fields["warehouse_conn_id"].default
 
 
 def test_examples_are_settings():

@@ -306,6 +306,4 @@ def test_a_files_own_error_is_raised():
         raise MissingError("gone")
 
     with pytest.raises(UnresolvedError, match="gone"):
-        find_location(
-            _inbox(manifestLocation=signed("m"), fileResults=[{"filename": "a"}]), _file(filename="a"), fetch
-        )
+        find_location(_inbox(manifestLocation=signed("m"), fileResults=[{"filename": "a"}]), _file(filename="a"), fetch)

@@ -33,12 +33,8 @@ OPERATORS = {
     AllSafeOperator: {"report": {}},
     BackupEventSensor: {},
 }
-NOT_TEMPLATED = {
-    (BackupEventSensor, "deferrable"): "decides how the task is run, before anything is rendered"
-}
-ERRORS = [
-    found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, LivekitBackupError)
-]
+NOT_TEMPLATED = {(BackupEventSensor, "deferrable"): "decides how the task is run, before anything is rendered"}
+ERRORS = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, LivekitBackupError)]
 
 
 def _own_arguments(operator):

@@ -50,9 +50,7 @@ def _manifest(**content):
 
 
 def test_files_of_the_manifest_with_sizes_of_the_event():
-    event = backup_event(
-        manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "size": "7", "location": ""}]
-    )
+    event = backup_event(manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "size": "7", "location": ""}])
     files = _files(event, _manifest(files=[_entry("a.mp4"), _entry("b.mp4")]))
     assert {name: file.size for name, file in files.items()} == {"a.mp4": 7, "b.mp4": None}
     assert all(file.location.is_signed and file.error is None for file in files.values())
@@ -90,9 +88,7 @@ def test_a_playlist_is_named_by_the_event_else_by_its_path():
 def test_playlists_with_spaces_in_their_names():
     names = ["my room/a.m3u8", "my room/b.m3u8"]
     links = [signed(name.replace(" ", "%20")) for name in names]
-    results = [
-        {"playlistName": name, "playlistLocation": link} for name, link in zip(names, links, strict=True)
-    ]
+    results = [{"playlistName": name, "playlistLocation": link} for name, link in zip(names, links, strict=True)]
     event = backup_event(manifestLocation=LINK, segmentResults=results)
     assert list(_files(event, _manifest(playlists=[{"location": link} for link in links]))) == names
 
@@ -154,9 +150,7 @@ def test_an_older_manifest_stands_in():
         backup_event(manifestLocation=signed("new.json"), updatedAt="2"),
         backup_event(manifestLocation=signed("old.json"), updatedAt="1"),
     ]
-    assert list(_files(events, new=LinkExpiredError("x"), old=_manifest(files=[_entry("a.mp4")]))) == [
-        "a.mp4"
-    ]
+    assert list(_files(events, new=LinkExpiredError("x"), old=_manifest(files=[_entry("a.mp4")]))) == ["a.mp4"]
     error = _files(events, new=LinkExpiredError("dead"), old=MissingError("x"))["(all files)"].error
     assert str(error) == "dead", "why the newest cannot be read"
 
@@ -206,16 +200,12 @@ def test_one_name_at_two_places_is_two_files():
 def test_the_second_of_two_places_keeps_the_link_that_lives_longest():
     links = [signed("one/a"), signed("two/a"), signed("two/a", "20261115T204342Z")]
     manifest = _manifest(files=[_entry("a", link) for link in links])
-    deadlines = [
-        file.location.deadline for file in _files(backup_event(manifestLocation=LINK), manifest).values()
-    ]
+    deadlines = [file.location.deadline for file in _files(backup_event(manifestLocation=LINK), manifest).values()]
     assert deadlines == [datetime(2026, 11, 27, 20, 43, 42, tzinfo=UTC)] * 2
 
 
 def test_a_location_of_the_event_mends_a_bad_one_of_the_manifest():
-    event = backup_event(
-        manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": signed("a.mp4")}]
-    )
+    event = backup_event(manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": signed("a.mp4")}])
     for bad in ("", "https://user@h/a.mp4"):
         [file] = _files(event, _manifest(files=[_entry("a.mp4", bad)])).values()
         assert file.location
@@ -223,9 +213,7 @@ def test_a_location_of_the_event_mends_a_bad_one_of_the_manifest():
 
 
 def test_an_unsigned_location_of_the_event_replaces_nothing():
-    event = backup_event(
-        manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": f"{OWN}a.mp4"}]
-    )
+    event = backup_event(manifestLocation=LINK, fileResults=[{"filename": "a.mp4", "location": f"{OWN}a.mp4"}])
     [file] = _files(event, _manifest(files=[_entry("a.mp4")])).values()
     assert file.location.is_signed
     [alone] = _files(event, MissingError("x")).values()
@@ -233,9 +221,7 @@ def test_an_unsigned_location_of_the_event_replaces_nothing():
 
 
 def test_a_file_without_location_or_with_a_bad_one_carries_its_error():
-    manifest = _manifest(
-        files=[_entry("a", ""), _entry("b", "https://user@h/b"), _entry("", signed("dir/c.mp4"))]
-    )
+    manifest = _manifest(files=[_entry("a", ""), _entry("b", "https://user@h/b"), _entry("", signed("dir/c.mp4"))])
     files = _files(backup_event(manifestLocation=LINK), manifest)
     assert isinstance(files["a"].error, UnresolvedError)
     assert isinstance(files["b"].error, RefusedError)
@@ -284,9 +270,7 @@ def test_when_it_started(info, created, started):
 
 
 def test_errors_never_hold_a_query():
-    event = backup_event(
-        manifestLocation=f"{BACKUP}m:json?X-Amz-Signature=secret", fileResults=[{"filename": "a"}]
-    )
+    event = backup_event(manifestLocation=f"{BACKUP}m:json?X-Amz-Signature=secret", fileResults=[{"filename": "a"}])
     for bad in ("https://user:secret@h/a?sig=secret", "https://h:99999/a?sig=secret"):
         for file in _resolve(event, _manifest(files=[_entry("a", bad)])).files:
             assert "secret" not in repr(file)

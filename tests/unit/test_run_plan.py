@@ -100,9 +100,7 @@ def test_a_backup_whose_event_vanished_stops_no_other():
 )  # fmt: skip
 def test_one_odd_link_stops_no_other(location, monkeypatch):
     # As getaddrinfo does, before it asks anybody.
-    monkeypatch.setattr(
-        run_plan, "system_resolver", lambda host, port: [host.encode("idna") and "52.218.1.1"]
-    )
+    monkeypatch.setattr(run_plan, "system_resolver", lambda host, port: [host.encode("idna") and "52.218.1.1"])
     odd = egress_ended("EG_1", backupStorageUsed=True, fileResults=[{"filename": "a", "location": location}])
     bench = Bench(odd)
     try:

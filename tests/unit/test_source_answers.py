@@ -69,7 +69,9 @@ def test_answers(status, body, now, error):
 
 
 def test_the_code_is_named_and_the_body_never_shown():
-    body = b"<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>X-Amz-Signature=secret</CanonicalRequest></Error>"
+    body = (
+        b"<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>X-Amz-Signature=secret</CanonicalRequest></Error>"
+    )
     text = str(error_for_answer(LOCATION, 403, {}, body, BEFORE))
     assert "403 SignatureDoesNotMatch" in text
     assert "secret" not in text

@@ -33,7 +33,5 @@ def test_what_was_lost_before_is_not_recoverable():
 
 
 def test_only_some_unreadable_documents_matter():
-    documents = [
-        UnreadableDocument(uri="u", position=0, reason="r", may_be_backup=flag) for flag in (True, False)
-    ]
+    documents = [UnreadableDocument(uri="u", position=0, reason="r", may_be_backup=flag) for flag in (True, False)]
     assert _statement(unreadable=tuple(documents)).unreadable_backups == (documents[0],)

@@ -77,9 +77,7 @@ def _line(outcome, name="a.mp4", **changes):
 
 
 def _statement(*lines, **changes):
-    return Statement(
-        **{"dag_id": "d", "run_id": "r", "window": WINDOW, "written_at": NOW, "lines": lines, **changes}
-    )
+    return Statement(**{"dag_id": "d", "run_id": "r", "window": WINDOW, "written_at": NOW, "lines": lines, **changes})
 
 
 def test_what_the_ledger_says_of_this_run_counts(bench):
@@ -87,9 +85,7 @@ def test_what_the_ledger_says_of_this_run_counts(bench):
     bench.plan(*files)
     for file, outcome in zip(files, Outcome, strict=True):
         bench.record(file, outcome)
-    assert {line.filename: line.outcome.value for line in bench.state().lines} == {
-        o.value: o.value for o in Outcome
-    }
+    assert {line.filename: line.outcome.value for line in bench.state().lines} == {o.value: o.value for o in Outcome}
 
 
 def test_what_landed_before_is_already_landed(bench):
@@ -217,9 +213,7 @@ def test_what_needs_a_person_comes_first_nearest_deadline_on_top(bench):
 def test_the_whole_text():
     text = render(
         _statement(
-            _line(
-                Outcome.FAILED, "dir/b.mp4", room_name="Room", size=61941096, reason="busy", hours_left=2.5
-            ),
+            _line(Outcome.FAILED, "dir/b.mp4", room_name="Room", size=61941096, reason="busy", hours_left=2.5),
             _line(Outcome.LANDED, landed_uri="s3://b/out/a.mp4", sha256="00ff", size=0),
         )
     )
@@ -237,9 +231,7 @@ def test_the_whole_text():
     )
 
 
-HOSTILE = st.text(min_size=1, max_size=20) | st.sampled_from(
-    ["a\nSAFE (9)", "\x1b[2J", "a\rb", "\u202egpj", "\u2028x"]
-)
+HOSTILE = st.text(min_size=1, max_size=20) | st.sampled_from(["a\nSAFE (9)", "\x1b[2J", "a\rb", "\u202egpj", "\u2028x"])
 
 
 @given(name=HOSTILE, room=HOSTILE, reason=HOSTILE, uri=HOSTILE)
@@ -259,14 +251,8 @@ def test_an_unknown_window():
 
 
 def test_the_extra_of_an_asset_event():
-    assert (
-        landed_extra(_statement(*(_line(outcome) for outcome in Outcome if outcome is not Outcome.LANDED)))
-        == {}
-    )
-    lines = [
-        _line(Outcome.LANDED, str(number), landed_uri=f"s3://b/{number}", sha256="00ff")
-        for number in range(150)
-    ]
+    assert landed_extra(_statement(*(_line(outcome) for outcome in Outcome if outcome is not Outcome.LANDED))) == {}
+    lines = [_line(Outcome.LANDED, str(number), landed_uri=f"s3://b/{number}", sha256="00ff") for number in range(150)]
     extra = landed_extra(_statement(*lines))
     assert extra["files"] == 150
     assert len(extra["landed"]) == MAX_NAMED_IN_ASSET

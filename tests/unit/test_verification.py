@@ -28,8 +28,7 @@ def _upload(**changes):
 
 def _parts(*sizes, md5s=MD5S, first=1):
     return [
-        UploadedPart(first + index, size, md5.hex())
-        for index, (size, md5) in enumerate(zip(sizes, md5s, strict=False))
+        UploadedPart(first + index, size, md5.hex()) for index, (size, md5) in enumerate(zip(sizes, md5s, strict=False))
     ]
 
 

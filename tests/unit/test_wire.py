@@ -72,9 +72,7 @@ class Wire(WireModel):
 
 
 def test_both_spellings_null_as_absent_and_unknown_fields():
-    assert Wire.model_validate({"roomName": "a", "started_at": "5", "more": 1}) == Wire(
-        room_name="a", started_at=5
-    )
+    assert Wire.model_validate({"roomName": "a", "started_at": "5", "more": 1}) == Wire(room_name="a", started_at=5)
     assert Wire.model_validate({"roomName": None, "startedAt": None}) == Wire()
     assert Wire.model_validate({"room_name": None, "roomName": "a"}).room_name == "a"
 

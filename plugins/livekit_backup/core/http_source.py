@@ -59,12 +59,11 @@ class HttpBody:
             return 0
         wanted = min(len(view), self._left, CHUNK)
         try:
-            data = self._response.read(wanted, decode_content=False)
+            # read() would wait for all of it, and a drip would never be noticed.
+            data = self._response.read1(wanted, decode_content=False)
         # urllib3's errors repeat the URL: they must not be chained.
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TransferInterruptedError(
-                f"{self._location.name} broke off: {type(error).__name__}"
-            ) from None
+            raise TransferInterruptedError(f"{self._location.name} broke off: {type(error).__name__}") from None
         if not data:
             raise TransferInterruptedError(f"{self._location.name} ended {self._left} bytes early")
         view[: len(data)] = data
@@ -92,9 +91,7 @@ class HttpBody:
 class HttpSource:
     """A recording behind a signed URL."""
 
-    def __init__(
-        self, location: Location, allowed_hosts: Sequence[str], resolver: Resolver = system_resolver
-    ) -> None:
+    def __init__(self, location: Location, allowed_hosts: Sequence[str], resolver: Resolver = system_resolver) -> None:
         redact_http_logs()
         self._location = location
         self._allowed_hosts = allowed_hosts
@@ -115,9 +112,7 @@ class HttpSource:
         :raises TransferInterruptedError: an answer that cannot be used; asking again may give a better one.
         """
         if has_expired(self._location, datetime.now(UTC)):
-            raise LinkExpiredError(
-                f"{self.name}: the link expired {self._location.deadline:%Y-%m-%d %H:%M} UTC"
-            )
+            raise LinkExpiredError(f"{self.name}: the link expired {self._location.deadline:%Y-%m-%d %H:%M} UTC")
         check_location(self._location, self._allowed_hosts, self._resolver)
         headers = {"Accept-Encoding": "identity"}
         if start:
@@ -157,9 +152,7 @@ class HttpSource:
             raise SourceUnavailableError(f"{self.name} answered with a web page instead of the recording")
         size = _size(response, start)
         if size is None:
-            raise TransferInterruptedError(
-                f"{self.name} answered {status} without the length or range asked for"
-            )
+            raise TransferInterruptedError(f"{self.name} answered {status} without the length or range asked for")
         opened = HttpBody(self._location, response, start, size)
         if etag and opened.etag != etag:
             raise TransferInterruptedError(f"{self.name} changed while it was read")

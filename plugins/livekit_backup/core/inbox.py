@@ -44,9 +44,7 @@ def parse_event(value: Any) -> WebhookEvent:
     if isinstance(payload := value.get("payload"), Mapping):
         # What stands beside the payload counts where the payload is silent.
         beside = (
-            ("id", "createdAt", "created_at")
-            if _is_egress(payload)
-            else ("id", "createdAt", "created_at", "event")
+            ("id", "createdAt", "created_at") if _is_egress(payload) else ("id", "createdAt", "created_at", "event")
         )
         body = {**{key: value[key] for key in beside if key in value}, **payload}
     if not body.get("event") and _is_egress(body):
@@ -147,9 +145,7 @@ class IntakeReader:
             except FileNotFoundError:
                 # Listed, then removed: nothing is there to be read any more.
                 self._reject(
-                    UnreadableDocument(
-                        uri=uri, position=0, reason="removed while being read", may_be_backup=True
-                    )
+                    UnreadableDocument(uri=uri, position=0, reason="removed while being read", may_be_backup=True)
                 )
             self._objects += 1
 
@@ -204,9 +200,7 @@ class IntakeReader:
             ),
             unreadable=tuple(self._all_unreadable()),
             failed_without_backup=tuple(
-                sorted(
-                    {egress_id for egress_id, run in self._failed if (egress_id, run) not in self._backups}
-                )
+                sorted({egress_id for egress_id, run in self._failed if (egress_id, run) not in self._backups})
             ),
             objects=self._objects,
             events=self._events,

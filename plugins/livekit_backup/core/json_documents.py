@@ -167,7 +167,7 @@ class _Splitter:
 
     def _take_complete(self) -> Iterator[Document]:
         while token := self._next_token():
-            mark, inside = token.group(), self._brackets[-1:]
+            mark, inside = token.group(), bytes(self._brackets[-1:])
             if mark == b"\n":
                 yield from self._take(token.end())
             elif mark in b"[]" and not inside:
@@ -225,7 +225,7 @@ class _Splitter:
 
 
 def _salvage(raw: bytes) -> Iterator[Document]:
-    """Give the lines of a broken document that are whole documents: what it broke off behind may have been one's start."""
+    """Give the lines of a broken document that are whole documents, and what is between them as unreadable."""
     broken = bytearray()
     for line in raw.splitlines(keepends=True):
         whole = _parse(line) if line.startswith(b"{") and line.rstrip().endswith(b"}") else None

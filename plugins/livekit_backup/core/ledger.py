@@ -68,9 +68,7 @@ class Ledger:
     def run_uri(self, dag_id: str, run_id: str, name: str) -> str:
         """Return where a document of a DAG run is."""
         mark = hashlib.sha256(run_id.encode()).hexdigest()[:8]
-        return join_uri(
-            self._base, "runs", _UNSAFE.sub("_", dag_id), f"{_UNSAFE.sub('_', run_id)}-{mark}", name
-        )
+        return join_uri(self._base, "runs", _UNSAFE.sub("_", dag_id), f"{_UNSAFE.sub('_', run_id)}-{mark}", name)
 
     def write_intake(self, dag_id: str, run_id: str, intake: Intake) -> None:
         """Store what a run found in its window."""

@@ -39,9 +39,7 @@ class Location:
             self.port = parts.port or _DEFAULT_PORTS.get(self.scheme, 0)
             has_user = "@" in parts.netloc
         except ValueError:
-            raise RefusedError(
-                f"{safe_url(url)} is not a usable URL; the event or manifest is malformed"
-            ) from None
+            raise RefusedError(f"{safe_url(url)} is not a usable URL; the event or manifest is malformed") from None
         if has_user:
             raise RefusedError(f"{safe_url(url)} carries a user name, which no signed URL does")
         self.url = url.strip()
@@ -92,9 +90,7 @@ def system_resolver(host: str, port: int) -> list[str]:
     return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
 
 
-def check_location(
-    location: Location, allowed_hosts: Iterable[str], resolver: Resolver = system_resolver
-) -> None:
+def check_location(location: Location, allowed_hosts: Iterable[str], resolver: Resolver = system_resolver) -> None:
     """Refuse a location that may not be fetched.
 
     An entry of ``allowed_hosts`` is a host, ``host:port``, or a pattern such as

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import Self
 
 import httpx
 from pydantic import ValidationError
@@ -56,11 +57,9 @@ class ManifestClient:
         self._allowed_hosts = allowed_hosts
         self._resolver = resolver
         self._first_wait = first_wait_seconds
-        self._client = httpx.Client(
-            timeout=_TIMEOUT, follow_redirects=False, headers={"Accept-Encoding": "identity"}
-        )
+        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, headers={"Accept-Encoding": "identity"})
 
-    def __enter__(self) -> ManifestClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -79,9 +78,7 @@ class ManifestClient:
         :raises AccessDeniedError: denied before the link's time is over.
         """
         if has_expired(location, datetime.now(UTC)):
-            raise LinkExpiredError(
-                f"{location.name}: the link expired {location.deadline:%Y-%m-%d %H:%M} UTC"
-            )
+            raise LinkExpiredError(f"{location.name}: the link expired {location.deadline:%Y-%m-%d %H:%M} UTC")
         check_location(location, self._allowed_hosts, self._resolver)
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
@@ -117,17 +114,13 @@ class ManifestClient:
                 raise SourceUnavailableError(f"{location.name} took over {TOTAL_SECONDS:.0f} s to answer")
             if len(body) > limit:
                 break
-        error = error_for_answer(
-            location, response.status_code, response.headers, bytes(body), datetime.now(UTC)
-        )
+        error = error_for_answer(location, response.status_code, response.headers, bytes(body), datetime.now(UTC))
         if error:
             raise error
         if len(body) > limit:
             raise UnresolvedError(f"the manifest at {location.name} is over {MAX_MANIFEST_BYTES} bytes")
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise UnresolvedError(
-                f"the manifest at {location.name} came with an encoding that was not asked for"
-            )
+            raise UnresolvedError(f"the manifest at {location.name} came with an encoding that was not asked for")
         return bytes(body)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -47,11 +48,9 @@ def plan_backup(
 
 
 def _check(location: Location, check: CheckLocation) -> None:
-    try:
+    # A name that does not resolve now may resolve when the download checks again.
+    with contextlib.suppress(RetryableError):
         check(location)
-    except RetryableError:
-        # A name that does not resolve now may resolve when the download checks again.
-        pass
 
 
 def merge_plans(plans: Iterable[Plan], most: int) -> Plan:

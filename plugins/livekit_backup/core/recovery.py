@@ -87,9 +87,7 @@ def download(
     """
     if landed := find_landed(file, store, ledger):
         log.info("%s has landed before, at %s", printable(file.filename), landed.landed_uri)
-        return Upload(
-            landing_uri=landed.landed_uri, upload_id=None, already_landed=True, size=landed.size or 0
-        )
+        return Upload(landing_uri=landed.landed_uri, upload_id=None, already_landed=True, size=landed.size or 0)
     if left_open := memory.get():
         store.abort_upload(file.landing_uri, left_open)
     source = open_source()
@@ -118,9 +116,7 @@ def _empty(file: RecordingFile, body: SourceBody) -> Upload:
     )
 
 
-def _fetch(
-    file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, memory: UploadMemory
-) -> Upload:
+def _fetch(file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, memory: UploadMemory) -> Upload:
     try:
         upload_id = store.create_upload(
             file.landing_uri, content_type=content_type(file.filename), metadata=_provenance(file)
@@ -180,9 +176,7 @@ def find_landed(file: RecordingFile, store: ObjectStore, ledger: Ledger) -> Ledg
     return entry
 
 
-def land(
-    file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger, attempt: Attempt
-) -> LedgerEntry:
+def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger, attempt: Attempt) -> LedgerEntry:
     """Verify an upload and complete it, which makes it visible; then write it down.
 
     Run again after it succeeded, it finds the landed object and says so.
@@ -195,9 +189,7 @@ def land(
         _drop(upload, store)
         return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
     if upload.already_landed:
-        raise NeedsOperatorError(
-            f"{upload.landing_uri} was there and is not any more: clear the download task"
-        )
+        raise NeedsOperatorError(f"{upload.landing_uri} was there and is not any more: clear the download task")
     try:
         checks = check_source(upload, file.size)
         head = _complete(file, upload, store, checks)

@@ -69,9 +69,7 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
     return ResolvedBackup(egress, _started(egress, events[0]), tuple(found))
 
 
-def _first_manifest(
-    backups: Sequence[EgressInfo], fetch: FetchManifest
-) -> tuple[Manifest | None, LivekitBackupError]:
+def _first_manifest(backups: Sequence[EgressInfo], fetch: FetchManifest) -> tuple[Manifest | None, LivekitBackupError]:
     """Return the first manifest that can be read, else why the newest cannot."""
     first: LivekitBackupError | None = None
     for link in dict.fromkeys(backup.manifest_location.get_secret_value() for backup in backups):
@@ -240,12 +238,8 @@ def _add_named(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> 
 def _add_counted(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
     """Without a manifest, account for the files that the event only counts."""
     reason = _why_unresolved(error)
-    counted = [
-        (result.segment_count, f"segments of {result.playlist_name}") for result in egress.segment_results
-    ]
-    counted += [
-        (result.image_count, f"images of {result.filename_prefix}") for result in egress.image_results
-    ]
+    counted = [(result.segment_count, f"segments of {result.playlist_name}") for result in egress.segment_results]
+    counted += [(result.image_count, f"images of {result.filename_prefix}") for result in egress.image_results]
     for count, of in counted:
         if count > 0:
             found.put(ResolvedFile(f"({count} {of})", FileKind.UNKNOWN, error=reason))

@@ -141,9 +141,7 @@ def headline(statement: Statement) -> str:
     counted = ", ".join(f"{count} {outcome}" for outcome, count in statement.totals.items()) or "no files"
     backups = len({(line.egress_id, line.run) for line in statement.lines})
     parts = [f"{_count(len(statement.lines), 'file')} of {_count(backups, 'backup')}: {counted}"]
-    nearest = min(
-        (line.hours_left for line in statement.recoverable if line.hours_left is not None), default=None
-    )
+    nearest = min((line.hours_left for line in statement.recoverable if line.hours_left is not None), default=None)
     if statement.recoverable:
         left = "" if nearest is None else f", nearest deadline in {nearest:.1f} h"
         parts.append(f"{len(statement.recoverable)} NOT SAFE{left}")
@@ -187,9 +185,7 @@ def render(statement: Statement) -> str:
 
 def _render(statement: Statement) -> Iterator[str]:
     window = statement.window
-    hours = (
-        f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC" if window else "unknown window"
-    )
+    hours = f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC" if window else "unknown window"
     yield f"LiveKit backup recovery · {hours} · {statement.dag_id} · {statement.run_id}"
     yield headline(statement)
     lost = [line for line in statement.unsafe if line.was_lost]

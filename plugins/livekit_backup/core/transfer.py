@@ -79,9 +79,7 @@ class Digests:
 class Transfer:
     """One pass over a recording."""
 
-    def __init__(
-        self, source: Source, body: SourceBody, on_progress: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, source: Source, body: SourceBody, on_progress: Callable[[int], None] = lambda _: None) -> None:
         self._source = source
         self._body = body
         self._size = body.size
@@ -149,9 +147,7 @@ class Transfer:
                 count = self._body.readinto(view)
                 if count:
                     return count
-                raise TransferInterruptedError(
-                    f"{self._source.name} ended {self._size - self._done} bytes early"
-                )
+                raise TransferInterruptedError(f"{self._source.name} ended {self._size - self._done} bytes early")
             except RetryableError as error:
                 self._resume(error)
 

@@ -56,9 +56,7 @@ def check_parts(upload: Upload, parts: Sequence[UploadedPart]) -> bool:
     """
     stored = sum(part.size for part in parts)
     if stored != upload.size or [part.number for part in parts] != list(range(1, len(parts) + 1)):
-        raise CorruptError(
-            f"the warehouse holds {stored} bytes in {len(parts)} parts of {upload.size} bytes sent"
-        )
+        raise CorruptError(f"the warehouse holds {stored} bytes in {len(parts)} parts of {upload.size} bytes sent")
     if not all(is_md5(part.etag) for part in parts):
         return False
     return multipart_etag(bytes.fromhex(part.etag) for part in parts) == upload.etag

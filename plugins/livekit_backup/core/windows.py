@@ -47,8 +47,7 @@ def _window(start: datetime, end: datetime) -> Window:
     start, end = _plain(start), _plain(end)
     if start >= end:
         raise ConfigurationError(
-            f"the window would start at {start.isoformat()} and end at {end.isoformat()}: "
-            "give a start before the end"
+            f"the window would start at {start.isoformat()} and end at {end.isoformat()}: give a start before the end"
         )
     return Window(start=start, end=end)
 
@@ -59,9 +58,7 @@ def _plain(moment: datetime) -> datetime:
     try:
         return datetime.fromtimestamp(aware.timestamp(), UTC)
     except (ValueError, OverflowError, OSError):
-        raise ConfigurationError(
-            f"{moment.isoformat()} is no time that a window can start or end at"
-        ) from None
+        raise ConfigurationError(f"{moment.isoformat()} is no time that a window can start or end at") from None
 
 
 def is_closed(window: Window, grace: timedelta, now: datetime) -> bool:

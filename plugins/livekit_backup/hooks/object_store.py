@@ -25,9 +25,7 @@ from livekit_backup.errors import (
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 """A plan of max_map_length files is below 1 MiB; one of 20,000 accounted segments about 14 MiB."""
 
-_DENIED = frozenset(
-    {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
-)
+_DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 _ABSENT = frozenset({"404", "NoSuchKey"})
 _CONFLICT = frozenset({"412", "PreconditionFailed"})
 _TRANSIENT = frozenset(
@@ -67,9 +65,7 @@ class S3ObjectStore:
         own: dict[str, Any] = dict(getattr(hook.config, "_user_provided_options", {}))
         # Over TLS the body is protected already; its SHA-256 in the signature would cost a fifth of the CPU.
         s3 = {"payload_signing_enabled": False, **(own.pop("s3", None) or {})}
-        return hook.get_client_type(
-            region_name=hook.region_name, config=Config(**{**_DEFAULTS, **own, "s3": s3})
-        )
+        return hook.get_client_type(region_name=hook.region_name, config=Config(**{**_DEFAULTS, **own, "s3": s3}))
 
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         """Give the URIs of all objects that start with the prefix, in key order."""
@@ -101,9 +97,7 @@ class S3ObjectStore:
         finally:
             body.close()
         if len(data) > MAX_DOCUMENT_BYTES:
-            raise ConfigurationError(
-                f"{uri} is over {MAX_DOCUMENT_BYTES} bytes: not a document of this ledger"
-            )
+            raise ConfigurationError(f"{uri} is over {MAX_DOCUMENT_BYTES} bytes: not a document of this ledger")
         return data
 
     def put(self, uri: str, body: bytes, *, content_type: str = "application/json") -> None:
@@ -180,9 +174,7 @@ class S3ObjectStore:
         bucket, key = split_uri(uri)
         try:
             with _errors(uri):
-                pages = self._client.get_paginator("list_parts").paginate(
-                    Bucket=bucket, Key=key, UploadId=upload_id
-                )
+                pages = self._client.get_paginator("list_parts").paginate(Bucket=bucket, Key=key, UploadId=upload_id)
                 return [
                     UploadedPart(part["PartNumber"], part["Size"], part["ETag"].strip('"'))
                     for page in pages
@@ -229,12 +221,7 @@ class S3ObjectStore:
         bucket, key = split_uri(uri)
         with _errors(uri):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
-            return [
-                upload["UploadId"]
-                for page in pages
-                for upload in page.get("Uploads", ())
-                if upload["Key"] == key
-            ]
+            return [upload["UploadId"] for page in pages for upload in page.get("Uploads", ()) if upload["Key"] == key]
 
 
 async def holds_any_object(aws_conn_id: str, prefix_uris: Iterable[str]) -> bool:
@@ -274,9 +261,7 @@ def _errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError):
-        raise AccessDeniedError(
-            f"{uri}: the connection has no credentials, and none were found around it"
-        ) from None
+        raise AccessDeniedError(f"{uri}: the connection has no credentials, and none were found around it") from None
     except ClientError as error:
         raise _translate(uri, error) from None
     except BotoCoreError as error:

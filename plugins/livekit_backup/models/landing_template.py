@@ -23,7 +23,7 @@ _SAMPLE = {
 class _Template(Formatter):
     """Format strings without attribute and index access, which would reach into objects."""
 
-    def get_field(self, field_name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+    def get_field(self, field_name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str]:  # noqa: ARG002
         return kwargs[field_name], field_name
 
 

@@ -47,7 +47,7 @@ class Statement(FrozenModel):
     @property
     def totals(self) -> dict[str, int]:
         """Files by outcome, in the order of the enum; outcomes without files are left out."""
-        counted = {outcome: 0 for outcome in Outcome}
+        counted = dict.fromkeys(Outcome, 0)
         for line in self.lines:
             counted[line.outcome] += 1
         return {outcome.value: count for outcome, count in counted.items() if count}

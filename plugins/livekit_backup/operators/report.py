@@ -16,9 +16,7 @@ from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-RECORDINGS = Asset(
-    name="livekit_backup_recordings", uri="x-livekit-backup://recordings", group="livekit_backup"
-)
+RECORDINGS = Asset(name="livekit_backup_recordings", uri="x-livekit-backup://recordings", group="livekit_backup")
 """Updated by a run in which recordings landed; the event's extra names them."""
 
 
@@ -95,7 +93,7 @@ class AllSafeOperator(RecoveryOperator):
         super().__init__(**kwargs)
         self.report = report
 
-    def execute(self, context: Context) -> str:
+    def execute(self, context: Context) -> str:  # noqa: ARG002 - Airflow calls it so
         """Say the headline, or fail with it."""
         with airflow_errors():
             if not self.report:

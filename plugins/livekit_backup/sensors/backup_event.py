@@ -51,10 +51,8 @@ class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
         if is_closed(window, settings.grace, datetime.now(UTC)):
             return self._look(context, settings, window)
         closes_at = window.closes_at(settings.grace)
-        self.log.info(
-            "waiting until %s, when the window from %s to %s is closed", closes_at, window.start, window.end
-        )
-        self.defer(
+        self.log.info("waiting until %s, when the window from %s to %s is closed", closes_at, window.start, window.end)
+        return self.defer(
             trigger=InboxWindowTrigger(
                 closes_at=closes_at.isoformat(),
                 prefixes=list(inbox_prefixes(settings.inbox, settings.inbox_layout, window)),
@@ -82,9 +80,7 @@ class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
             window = run_window(context, settings)
         return self._look(context, settings, window, read=status != EMPTY)
 
-    def _look(
-        self, context: Context, settings: Settings, window: Window, *, read: bool = True
-    ) -> dict[str, int]:
+    def _look(self, context: Context, settings: Settings, window: Window, *, read: bool = True) -> dict[str, int]:
         with airflow_errors():
             intake = self._first_backup(context, settings, window, read=read)
             found = {"objects": intake.objects, "events": intake.events, "backups": len(intake.backups)}

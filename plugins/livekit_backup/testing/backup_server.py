@@ -170,9 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, path: str) -> None:
         now = self.server.clock()
-        check_presigned(
-            self.server.key, method=self.command, target=self.path, headers=self.entry.headers, now=now
-        )
+        check_presigned(self.server.key, method=self.command, target=self.path, headers=self.entry.headers, now=now)
         stored = self.server.objects.get(path)
         if stored is None:
             raise _no_such_key(path)
@@ -302,9 +300,7 @@ def _refusal(breakage: Breakage, path: str, now: datetime) -> S3Error | None:
         case Fault.SERVER_ERROR if breakage.status == 503:
             return S3Error(503, "SlowDown", "Please reduce your request rate.")
         case Fault.SERVER_ERROR:
-            return S3Error(
-                breakage.status, "InternalError", "We encountered an internal error. Please try again."
-            )
+            return S3Error(breakage.status, "InternalError", "We encountered an internal error. Please try again.")
     return None
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 READY_SECONDS = 240.0
-"""22–35 s on an idle machine, 80 s and more on a busy one."""
+"""22 to 35 s on an idle machine, 80 s and more on a busy one."""
 _STOP_SECONDS = 20.0
 _FINAL = frozenset({"success", "failed"})
 
@@ -46,9 +46,7 @@ class EmbeddedAirflow:
     :param port: of the API server and UI; 0 chooses a free one.
     """
 
-    def __init__(
-        self, home: Path, *, dags: Path, environment: Mapping[str, str] | None = None, port: int = 0
-    ) -> None:
+    def __init__(self, home: Path, *, dags: Path, environment: Mapping[str, str] | None = None, port: int = 0) -> None:
         self.home = home
         self.port = port or _free_port()
         self._dags = dags

@@ -68,7 +68,7 @@ class EmbeddedS3:
 
     region = "us-east-1"
     access_key = "livekit:backup"  # tempauth's account:user
-    secret_key = "embedded-secret"  # noqa: S105 - public on purpose
+    secret_key = "embedded-secret"
 
     def __init__(self, data_dir: Path, *, venv_dir: Path | None = None, port: int = 0) -> None:
         """Remember the places; nothing is written or started yet."""
@@ -218,7 +218,7 @@ class EmbeddedS3:
     def _spawn(self, python: Path, name: str) -> None:
         arguments = [str(self._etc), _module(name), str(self._conf(name))]
         with (self._logs / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(  # noqa: S603 - our own files only
+            child = subprocess.Popen(
                 [str(python), "-I", "-c", RUN_SERVER, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

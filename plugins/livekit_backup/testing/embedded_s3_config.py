@@ -50,8 +50,7 @@ use = egg:swift#healthcheck
 # No cache filter: a memcached that happens to run here would carry state from one data
 # directory into another, and only tempauth's tokens, which S3 does not use, need it.
 PROXY_PIPELINE = (
-    "catch_errors gatekeeper healthcheck listing_formats bulk s3api tempauth "
-    "copy slo dlo versioned_writes symlink"
+    "catch_errors gatekeeper healthcheck listing_formats bulk s3api tempauth copy slo dlo versioned_writes symlink"
 )
 
 PROXY_CONF = """\

@@ -19,6 +19,7 @@ INSTALL_SECONDS = 480.0
 
 
 def ensure_venv(venv: Path) -> Path:
+    """Install Swift unless it is there as pinned, and return the environment's Python."""
     pins = Path(__file__).with_name("embedded_s3_constraints.txt")
     wanted = hashlib.sha256(pins.read_bytes() + str(sys.implementation.cache_tag).encode()).hexdigest()
     # Beside the environment, not in it: proves that a half-built one is ours to clear.
@@ -56,14 +57,13 @@ def clean_environment() -> dict[str, str]:
         "PYTHON __PYVENV VIRTUAL_ENV CONDA_ NOTIFY_SOCKET PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PIP_PYTHON "
         "PIP_CONSTRAINT UV_SYSTEM UV_PROJECT UV_PYTHON UV_TARGET UV_PREFIX UV_CONSTRAINT UV_OVERRIDE"
     )
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(tuple(elsewhere.split()))
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(tuple(elsewhere.split()))}
 
 
 def run_command(command: Sequence[str]) -> None:
+    """Run a command to its end. :raises RuntimeError: it failed; the text ends with its output."""
     try:
-        subprocess.run(  # noqa: S603 - our own files only
+        subprocess.run(
             command,
             check=True,
             stdin=subprocess.DEVNULL,
@@ -80,6 +80,7 @@ def run_command(command: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a file lock. :raises RuntimeError: another process has it, and it is not to be waited for."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

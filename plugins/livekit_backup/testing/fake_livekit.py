@@ -24,11 +24,11 @@ from livekit_backup.testing.backup_server import BackupServer, Request
 from livekit_backup.testing.presigning import SigningKey
 from livekit_backup.testing.recordings import (
     SUFFIXES,
+    Egress,
     Json,
     Layout,
     Recording,
     RecordingOptions,
-    Egress,
     entry_of,
     laid_out,
     manifest_of,

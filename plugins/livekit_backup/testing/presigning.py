@@ -108,9 +108,7 @@ def presign(
     return f"{base_url}{_encode_path(path)}?{pairs}&{_SIGNATURE}={signature}"
 
 
-def check_presigned(
-    key: SigningKey, *, method: str, target: str, headers: Mapping[str, str], now: datetime
-) -> None:
+def check_presigned(key: SigningKey, *, method: str, target: str, headers: Mapping[str, str], now: datetime) -> None:
     """Raise the :class:`S3Error` with which S3 answers a request that its URL does not allow.
 
     Args:
@@ -189,9 +187,7 @@ def expired(signed_at: datetime, expires: int, now: datetime) -> S3Error:
 def _check_credential(key: SigningKey, credential: str, signed_at: datetime) -> None:
     access_key, _, scope = credential.partition("/")
     if access_key != key.access_key:
-        raise S3Error(
-            403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
-        )
+        raise S3Error(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
     if scope != key.scope(signed_at):
         raise _malformed("Error parsing the X-Amz-Credential parameter; the scope is wrong")
 

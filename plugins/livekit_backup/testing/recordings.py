@@ -58,6 +58,8 @@ class RecordingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Egress:
+    """What all files of one egress have in common."""
+
     egress_id: str
     room_name: str
     room_id: str
