@@ -11,9 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
 from livekit_backup.core.inbox import IntakeReader, load_backup_events
 from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.planning import plan_backup
@@ -43,7 +40,7 @@ def measure_sizes(sizes: tuple[int, ...]) -> Table:
         FakeLiveKit() as livekit,
     ):
         os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = s3.airflow_connection()
-        _client(s3).create_bucket(Bucket="bench")
+        s3.client().create_bucket(Bucket="bench")
         idle = _process("idle")["peak_mib"]
         rows, reached = [["idle task", "", f"{idle:.0f}", "", ""]], True
         for size in sizes:
@@ -112,14 +109,3 @@ def _process(*arguments: str) -> dict[str, Any]:
         text=True,
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _client(s3: EmbeddedS3) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint_url,
-        aws_access_key_id=s3.access_key,
-        aws_secret_access_key=s3.secret_key,
-        region_name=s3.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )

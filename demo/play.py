@@ -9,9 +9,6 @@ import time
 from datetime import timedelta
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
 from livekit_backup.core.storage import split_uri
 from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
@@ -27,7 +24,7 @@ def main() -> int:
     moment.save()
     say("starting an S3 server and a fake LiveKit Cloud (the first time, the S3 server is installed)")
     with embedded_s3() as s3, fake_livekit(moment) as livekit:
-        client = s3_client(s3)
+        client = s3.client()
         recordings, expected = make_recordings(livekit, moment.time)
         store_events(client, livekit, recordings, moment)
         run_id = run_dag(moment, s3)
@@ -44,18 +41,6 @@ def main() -> int:
 def say(text: str) -> None:
     """Print a step with the seconds since the start."""
     print(f"[{time.monotonic() - BEGAN:5.1f} s] {text}", flush=True)
-
-
-def s3_client(s3: EmbeddedS3) -> Any:
-    """A client of the demo's own, so that the check does not trust the product's."""
-    return boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint_url,
-        aws_access_key_id=s3.access_key,
-        aws_secret_access_key=s3.secret_key,
-        region_name=s3.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
 
 
 def store_events(client: Any, livekit: FakeLiveKit, recordings: list[Recording], moment: Moment) -> None:

@@ -34,14 +34,4 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
 @pytest.fixture(scope="session")
 def s3_client(s3_server: EmbeddedS3) -> Any:
     """A plain boto3 client: the tests' own eyes, beside the product's."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=s3_server.endpoint_url,
-        aws_access_key_id=s3_server.access_key,
-        aws_secret_access_key=s3_server.secret_key,
-        region_name=s3_server.region,
-        config=Config(s3={"addressing_style": "path"}),
-    )
+    return s3_server.client()

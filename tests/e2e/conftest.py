@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPat
     with FakeLiveKit(seed=mark) as livekit:
         airflow = EmbeddedAirflow(
             tmp_path_factory.mktemp("airflow"),
-            dags=ROOT / "dags",
+            dags=_dags(tmp_path_factory.mktemp("dags")),
             environment={
                 "AIRFLOW_CONN_AWS_DEFAULT": s3_server.airflow_connection(),
                 "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{events}/livekit",
@@ -104,6 +105,13 @@ def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPat
             airflow.await_dag(DAG_ID)
             airflow.unpause(DAG_ID)
             yield Site(airflow, livekit, s3_client, events, recordings)
+
+
+def _dags(folder: Path) -> Path:
+    """The shipped DAG, and the tests' own."""
+    for source in [*(ROOT / "dags").glob("*.py"), *Path(__file__).parent.glob("dag_*.py")]:
+        shutil.copy(source, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,29 @@ def test_an_open_window_is_waited_for_in_the_triggerer(site: Site) -> None:
     assert datetime.fromisoformat(sensor["end_date"]) >= end + timedelta(seconds=GRACE_SECONDS)
 
 
+def test_the_sensor_also_pokes_and_is_rescheduled(site: Site) -> None:
+    now = datetime.now(UTC)
+    recording = site.livekit.record_file("egress/poked.ogg", size=1000)
+    site.store(recording, now)
+    dag_id = "sensor_modes"
+    site.airflow.await_dag(dag_id)
+    site.airflow.unpause(dag_id)
+    window = {"start": (now - timedelta(minutes=1)).isoformat(), "end": (now + timedelta(seconds=12)).isoformat()}
+    found = site.airflow.trigger(dag_id, conf={**window, "egress_ids": [recording.egress_id]})
+    nothing = site.airflow.trigger(dag_id, conf={**window, "egress_ids": ["EG_other"]})
+    seen = set()
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        tasks = site.airflow.task_instances(dag_id, found)
+        seen.update((task["task_id"], task["state"]) for task in tasks)
+        time.sleep(0.5)
+    assert {("poke", "running"), ("reschedule", "up_for_reschedule")} <= seen
+    for run_id, state in ((found, "success"), (nothing, "skipped")):
+        site.airflow.wait(dag_id, run_id)
+        states = {task["task_id"]: task["state"] for task in site.airflow.task_instances(dag_id, run_id)}
+        assert states == {"poke": state, "reschedule": state}
+
+
 def test_what_is_not_safe_is_named_and_fails_the_run(site: Site, hours: Iterator[datetime]) -> None:
     hour = next(hours)
     broken = site.livekit.record_file("egress/broken.mp4", size=6 * MIB, room_name="Broken")

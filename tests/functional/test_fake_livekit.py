@@ -755,7 +755,7 @@ def test_command_line(tmp_path):
         "-W",
         "error",
         "-m",
-        "livekit_backup.testing.fake_livekit",
+        "livekit_backup.testing.fake_livekit_cli",
         "serve",
         "--port",
         "0",

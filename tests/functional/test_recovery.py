@@ -11,11 +11,12 @@ import pytest
 import urllib3
 
 from livekit_backup.core import http_source
+from livekit_backup.core.downloading import download, find_location
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.inbox import IntakeReader
-from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.landing import land
+from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.manifest_client import ManifestClient
-from livekit_backup.core.recovery import download, entry_for, find_location, land
 from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.core.statements import is_safe, make_statement, render
 from livekit_backup.core.storage import split_uri

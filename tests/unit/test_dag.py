@@ -9,7 +9,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
-from livekit_backup.core.recovery import UploadMemory
+from livekit_backup.core.downloading import UploadMemory
 from livekit_backup.operators.recover_file import _TaskStateMemory
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"

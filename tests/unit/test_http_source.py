@@ -178,7 +178,7 @@ def test_a_body_that_ends_early_or_breaks_off():
     with pytest.raises(TransferInterruptedError, match="ended 4 bytes early"):
         _read(body)
     body = _source(_answer()).open()
-    body._response = type("Broken", (), {"read": lambda *_, **__: (_ for _ in ()).throw(OSError(signed("k")))})()
+    body._response = type("Broken", (), {"read1": lambda *_, **__: (_ for _ in ()).throw(OSError(signed("k")))})()
     with pytest.raises(TransferInterruptedError, match="broke off: OSError") as caught:
         _read(body)
     assert "X-Amz" not in str(caught.value)

@@ -9,8 +9,7 @@ import pytest
 
 from livekit_backup.core import run_plan
 from livekit_backup.core.inbox import IntakeReader
-from livekit_backup.core.ledger import Ledger
-from livekit_backup.core.recovery import entry_for
+from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.errors import LinkExpiredError
 from livekit_backup.models.ledger_entry import Attempt

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from livekit_backup.core.landing import landing_uri
+from livekit_backup.core.landing_keys import landing_uri
 from livekit_backup.models.landing_template import LANDING_FIELDS
 from livekit_backup.models.references import FileKind
 from livekit_backup.models.settings import Settings

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livekit_backup.core.ledger import Ledger
-from livekit_backup.core.recovery import entry_for
+from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.statements import (
     MAX_NAMED_IN_ASSET,
     headline,

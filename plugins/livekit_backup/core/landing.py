@@ -1,102 +1,141 @@
-"""Where a file lands. Names come from events and manifests, so they are hostile until checked."""
+"""The second half of a file's recovery: verify the upload, complete it, look again, write it down.
+
+What holds it together: nothing is visible before :func:`land` completes the upload,
+completing never replaces an object, and the ledger never loses a landing.
+"""
 
 from __future__ import annotations
 
-import mimetypes
-import unicodedata
-from datetime import datetime
-from posixpath import splitext
+import hashlib
+from collections.abc import Iterable
 
-from livekit_backup.core.storage import join_uri, split_uri
-from livekit_backup.errors import RefusedError
-from livekit_backup.models.landing_template import format_landing_key
-from livekit_backup.models.references import FileKind
+from livekit_backup.core.downloading import provenance
+from livekit_backup.core.landing_keys import content_type
+from livekit_backup.core.ledger import Ledger, entry_for, find_landed
+from livekit_backup.core.storage import ObjectHead, ObjectStore
+from livekit_backup.core.verification import Checks, check_parts, check_source
+from livekit_backup.errors import CorruptError, LandingConflictError, NeedsOperatorError, UploadGoneError
+from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.references import RecordingFile, Upload
 
-MAX_KEY_BYTES = 1024
-"""S3's limit for a key, in UTF-8."""
-
-_CONTENT_TYPES = {
-    ".mp4": "video/mp4",
-    ".ogg": "audio/ogg",
-    ".mp3": "audio/mpeg",
-    ".webm": "video/webm",
-    ".ts": "video/mp2t",
-    ".m3u8": "application/x-mpegurl",
-    ".jpeg": "image/jpeg",
-    ".jpg": "image/jpeg",
-    ".json": "application/json",
-}
-"""LiveKit's own, by file ending; ``mimetypes`` answers for others."""
+READ_BACK_CHUNK = 1024 * 1024
 
 
-def clean_filename(filename: str) -> str:
-    """Return a filename as it may stand in a key.
+def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger, attempt: Attempt) -> LedgerEntry:
+    """Verify an upload and complete it, which makes it visible; then write it down.
 
-    A leading or doubled slash names no other place in a bucket, so it is dropped. What
-    could lead elsewhere once the bucket is copied to a disk, or mislead a reader, is refused.
+    Run again after it succeeded, it finds the landed object and says so.
 
-    :raises RefusedError: it climbs, hides or breaks lines.
+    :raises CorruptError: the bytes are not the recording's; the upload is dropped.
+    :raises LandingConflictError: the key holds other content; the upload is dropped.
+    :raises NeedsOperatorError: the upload is gone and nothing has landed: download has to run again.
     """
-    parts = [part for part in filename.split("/") if part]
-    if not parts or filename.endswith("/"):
-        raise RefusedError(f"{printable(filename)} names no file")
-    if any(part in (".", "..") for part in filename.replace("\\", "/").split("/")):
-        raise RefusedError(f"{printable(filename)} climbs out of its prefix")
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in filename):
-        raise RefusedError(f"{printable(filename)} contains control or direction characters")
-    return "/".join(parts)
+    if landed := find_landed(file, store, ledger):
+        _drop(upload, store)
+        return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+    if upload.already_landed:
+        raise NeedsOperatorError(f"{upload.landing_uri} was there and is not any more: clear the download task")
+    try:
+        checks = check_source(upload, file.size)
+        head = _complete(file, upload, store, checks)
+    except (CorruptError, LandingConflictError):
+        _drop(upload, store)
+        raise
+    for other in store.list_uploads(upload.landing_uri):
+        # Whatever else is open here can only end in a conflict with what has just landed.
+        store.abort_upload(upload.landing_uri, other)
+    return ledger.record(_landed_entry(file, upload, head, checks, attempt))
 
 
-def printable(text: str, limit: int = 200) -> str:
-    """Return a name as it can be shown anywhere: quoted, escaped, cut."""
-    escaped = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[:limit])
-    return f"'{escaped}{'…' if len(text) > limit else ''}'"
+def _complete(file: RecordingFile, upload: Upload, store: ObjectStore, checks: Checks) -> ObjectHead:
+    if not upload.size:
+        completed = store.put_new(
+            upload.landing_uri, b"", content_type=content_type(file.filename), metadata=provenance(file)
+        )
+        # Of no bytes there is nothing to prove, and under SSE-KMS their ETag is no MD5.
+        proven = False
+    else:
+        parts = store.list_parts(upload.landing_uri, upload.upload_id or "")
+        if parts is None:
+            return _landed_head(upload, store, checks)
+        proven = check_parts(upload, parts)
+        try:
+            completed = store.complete_upload(upload.landing_uri, upload.upload_id or "", parts)
+        except UploadGoneError:
+            return _landed_head(upload, store, checks)
+    head = store.head(upload.landing_uri)
+    if head is None or (wrong := _what_is_wrong(upload, head, store, proven=proven)):
+        wrong = wrong if head else "is not there after it was completed"
+        if not completed:
+            raise LandingConflictError(
+                f"{upload.landing_uri} holds other content (it {wrong}): move it away or change landing_key, "
+                "then clear the download task"
+            )
+        store.delete(upload.landing_uri)
+        raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
+    if not completed:
+        _drop(upload, store)
+    checks.passed.append("destination_etag" if proven else "read_back")
+    return head
 
 
-def landing_uri(
-    warehouse: str,
-    ledger: str,
-    template: str,
-    *,
-    filename: str,
-    kind: FileKind,
-    egress_id: str,
-    run: int,
-    started: datetime,
-    room_name: str,
-    room_id: str,
-) -> str:
-    """Return ``s3://bucket/key`` of a file in the warehouse.
+def _landed_head(upload: Upload, store: ObjectStore, checks: Checks) -> ObjectHead:
+    """The upload is gone: a try before this one may have completed it and died before it wrote that down."""
+    head = store.head(upload.landing_uri)
+    if head is None:
+        raise NeedsOperatorError(
+            f"the upload to {upload.landing_uri} was dropped and nothing is there: clear the download task"
+        )
+    if wrong := _what_is_wrong(upload, head, store, proven=head.etag == upload.etag):
+        raise LandingConflictError(f"{upload.landing_uri} holds other content: it {wrong}")
+    checks.passed.append("destination_etag" if head.etag == upload.etag else "read_back")
+    return head
 
-    :raises RefusedError: the name may not be a key, the key is too long, or it is the ledger's.
-    """
-    key = format_landing_key(
-        template,
-        {
-            "filename": clean_filename(filename),
-            "kind": kind.value,
-            "egress_id": egress_id,
-            "started_at": run,
-            "started": started,
-            "room_name": _segment(room_name),
-            "room_id": _segment(room_id),
-        },
+
+def _what_is_wrong(upload: Upload, head: ObjectHead, store: ObjectStore, *, proven: bool) -> str:
+    """Look again, always: a store was seen that answers success to a wrong checksum."""
+    if head.size != upload.size:
+        return f"has {head.size} bytes instead of {upload.size}"
+    if proven:
+        return "" if head.etag == upload.etag else f"has ETag {head.etag} instead of {upload.etag}"
+    digest = hashlib.sha256()
+    body = store.open(upload.landing_uri)
+    try:
+        while chunk := body.read(READ_BACK_CHUNK):
+            digest.update(chunk)
+    finally:
+        body.close()
+    return "" if digest.hexdigest() == upload.sha256 else "reads back with another SHA-256"
+
+
+def _drop(upload: Upload, store: ObjectStore) -> None:
+    if upload.upload_id:
+        store.abort_upload(upload.landing_uri, upload.upload_id)
+
+
+def _landed_entry(
+    file: RecordingFile, upload: Upload, head: ObjectHead, checks: Checks, attempt: Attempt
+) -> LedgerEntry:
+    return entry_for(file, Outcome.LANDED, "", attempt).model_copy(
+        update={
+            "landed_uri": upload.landing_uri,
+            "size": head.size,
+            "sha256": upload.sha256,
+            "etag": head.etag,
+            "source_etag": upload.source_etag,
+            "verified_by": tuple(checks.passed),
+            "unverified": tuple(checks.unverified),
+            "flags": () if upload.size else ("empty",),
+        }
     )
-    uri = join_uri(warehouse, key)
-    if len(split_uri(uri)[1].encode()) > MAX_KEY_BYTES:
-        raise RefusedError(f"{printable(filename)} makes a key of over {MAX_KEY_BYTES} bytes")
-    if f"{uri}/".startswith(f"{ledger}/"):
-        raise RefusedError(f"{printable(filename)} would land in the ledger")
-    return uri
 
 
-def content_type(filename: str) -> str:
-    """Return the content type that a name stands for."""
-    ending = splitext(filename)[1].lower()
-    return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(f"x{ending}")[0] or "application/octet-stream"
-
-
-def _segment(text: str) -> str:
-    """Return a room's name or id as one path segment: what is not a word becomes ``_``."""
-    kept = "".join(char if char.isalnum() or char in "-_. " else "_" for char in text.strip())
-    return kept if kept.strip(". ") else "_"
+def drop_open_uploads(files: Iterable[RecordingFile], store: ObjectStore) -> int:
+    """Abort every open upload at the landing keys of files that did not land; return how many there were."""
+    dropped = 0
+    for file in files:
+        for upload_id in store.list_uploads(file.landing_uri) if file.landing_uri else ():
+            store.abort_upload(file.landing_uri, upload_id)
+            dropped += 1
+    return dropped

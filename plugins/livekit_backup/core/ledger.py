@@ -11,13 +11,14 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.storage import ObjectStore, join_uri
-from livekit_backup.models.ledger_entry import LedgerEntry
-from livekit_backup.models.outcome import IN_WAREHOUSE
+from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import Intake, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
 
@@ -104,6 +105,33 @@ class Ledger:
         self._store.put(as_json, statement.model_dump_json(indent=1).encode())
         self._store.put(as_text, text.encode(), content_type="text/plain; charset=utf-8")
         return as_text
+
+
+def entry_for(file: RecordingFile, outcome: Outcome, reason: str, attempt: Attempt) -> LedgerEntry:
+    """Return a ledger entry of a file as of now."""
+    return LedgerEntry(
+        **file.identity(),
+        outcome=outcome,
+        reason=reason,
+        size=file.size,
+        recorded_at=datetime.now(UTC),
+        attempt=attempt,
+    )
+
+
+def find_landed(file: RecordingFile, store: ObjectStore, ledger: Ledger) -> LedgerEntry | None:
+    """Return the ledger's entry of a file that is in the warehouse as the ledger says, or None."""
+    entry = ledger.read(file)
+    if entry is None or entry.outcome not in IN_WAREHOUSE:
+        return None
+    head = store.head(entry.landed_uri)
+    if head is None or head.size != entry.size or head.etag != entry.etag:
+        log.warning(
+            "the ledger says that %s landed, but it is not there as it was: recovering it again",
+            entry.landed_uri,
+        )
+        return None
+    return entry
 
 
 def in_parallel(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:

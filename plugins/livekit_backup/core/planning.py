@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from livekit_backup.core.landing import landing_uri
+from livekit_backup.core.landing_keys import landing_uri
 from livekit_backup.core.locations import Location
 from livekit_backup.core.resolution import ResolvedBackup, ResolvedFile
 from livekit_backup.core.source_answers import has_expired

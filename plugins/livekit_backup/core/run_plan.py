@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from livekit_backup.core.inbox import load_backup_events
-from livekit_backup.core.ledger import Ledger, in_parallel
+from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.locations import Location, check_location, system_resolver
 from livekit_backup.core.planning import merge_plans, plan_backup
-from livekit_backup.core.recovery import entry_for
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.errors import UnreadableEventError
@@ -104,18 +103,7 @@ def _with_known_names(plan: Plan, ref: BackupRef, ledger: Ledger) -> Plan:
 
 
 def _from_ledger(entry: LedgerEntry, nameless: AccountedFile, ref: BackupRef) -> AccountedFile:
-    file = RecordingFile(
-        egress_id=entry.egress_id,
-        run=entry.run,
-        filename=entry.filename,
-        kind=entry.kind,
-        room_name=entry.room_name,
-        room_id=entry.room_id,
-        started=entry.started,
-        size=entry.size,
-        deadline=entry.deadline,
-        events=ref.events,
-    )
+    file = RecordingFile(**entry.identity(), size=entry.size, events=ref.events)
     if entry.outcome in (*IN_WAREHOUSE, Outcome.IN_PRIMARY):
         return AccountedFile(file=file, outcome=entry.outcome, reason=entry.reason)
     return AccountedFile(file=file, outcome=nameless.outcome, reason=nameless.reason)

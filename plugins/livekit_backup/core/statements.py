@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from livekit_backup.core.landing import printable
-from livekit_backup.core.ledger import Ledger, in_parallel
+from livekit_backup.core.landing import drop_open_uploads
+from livekit_backup.core.landing_keys import printable
+from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.planning import hours_left, readable_size
-from livekit_backup.core.recovery import drop_open_uploads, entry_for
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import AwareDatetime
 
 from livekit_backup.models.outcome import Outcome
-from livekit_backup.models.references import FileKind
+from livekit_backup.models.references import FileIdentity
 from livekit_backup.models.wire import FrozenModel
 
 
@@ -20,17 +20,9 @@ class Attempt(FrozenModel):
     try_number: int = 1
 
 
-class LedgerEntry(FrozenModel):
+class LedgerEntry(FileIdentity):
     """What became of one file. Times are UTC; sizes are bytes; digests are hexadecimal."""
 
-    egress_id: str
-    run: int
-    filename: str
-    kind: FileKind
-    room_name: str = ""
-    room_id: str = ""
-    started: AwareDatetime
-    deadline: AwareDatetime | None = None
     outcome: Outcome
     reason: str = ""
     landed_uri: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import AwareDatetime
 
@@ -63,20 +64,35 @@ class Intake(FrozenModel):
     """Readable documents of every kind."""
 
 
-class RecordingFile(FrozenModel):
-    """One file to recover: the argument of a mapped task. A file is known by egress, run and filename."""
+class FileIdentity(FrozenModel):
+    """Which file of which egress: what every mention of a file has in common."""
 
     egress_id: str
     run: int
+    """The egress's ``startedAt``, nanoseconds since the epoch."""
     filename: str
     kind: FileKind
     room_name: str = ""
     room_id: str = ""
     started: AwareDatetime
-    size: int | None = None
-    """Bytes by the event; None where it does not say."""
     deadline: AwareDatetime | None = None
     """When its link dies; None for an unsigned location."""
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What a file is known by: egress, run and filename."""
+        return self.egress_id, self.run, self.filename
+
+    def identity(self) -> dict[str, Any]:
+        """These fields alone, to describe the same file in another model."""
+        return {name: getattr(self, name) for name in FileIdentity.model_fields}
+
+
+class RecordingFile(FileIdentity):
+    """One file to recover: the argument of a mapped task."""
+
+    size: int | None = None
+    """Bytes by the event; None where it does not say."""
     landing_uri: str = ""
     """``s3://bucket/key`` where it lands; empty when it cannot."""
     events: tuple[EventRef, ...] = ()

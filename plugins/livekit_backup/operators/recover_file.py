@@ -41,7 +41,7 @@ class FileOperator(RecoveryOperator):
     @contextlib.contextmanager
     def _accounting(self, file: RecordingFile, ledger: Ledger, context: Context) -> Iterator[None]:
         """Write a failure into the ledger before it leaves: the report needs no log to name the reason."""
-        from livekit_backup.core.recovery import entry_for
+        from livekit_backup.core.ledger import entry_for
 
         with airflow_errors():
             try:
@@ -62,9 +62,9 @@ class DownloadFileOperator(FileOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Download, unless the file has landed before."""
+        from livekit_backup.core.downloading import download, find_location
         from livekit_backup.core.http_source import HttpSource
         from livekit_backup.core.manifest_client import ManifestClient
-        from livekit_backup.core.recovery import download, find_location
 
         file = self._label(context)
         with airflow_errors():
@@ -100,7 +100,7 @@ class VerifyAndLandOperator(FileOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Verify and land."""
-        from livekit_backup.core.recovery import land
+        from livekit_backup.core.landing import land
 
         file = self._label(context)
         with airflow_errors():

@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from livekit_backup.testing.embedded_s3_config import (
     BACKEND_CONF,
@@ -108,6 +108,20 @@ class EmbeddedS3:
         }
         login = {"login": self.access_key, "password": self.secret_key}
         return json.dumps({"conn_type": "aws", **login, "extra": extra})
+
+    def client(self) -> Any:
+        """A boto3 client of this server; boto3 has to be installed."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name=self.region,
+            config=Config(s3={"addressing_style": "path"}),
+        )
 
     def is_running(self) -> bool:
         """Tell whether all the servers that this object started are alive."""

@@ -7,7 +7,7 @@ In a test::
         livekit.break_(recording, Fault.CUT_SHORT, times=2)
         livekit.store_event(put, recording.event())
 
-For a demo: ``python -m livekit_backup.testing.fake_livekit serve --events-dir DIR``.
+For a demo: ``python -m livekit_backup.testing.fake_livekit_cli serve --events-dir DIR``.
 """
 
 from __future__ import annotations
@@ -337,10 +337,3 @@ class FakeLiveKit:
         )
         self.recordings.append(recording)
         return recording
-
-
-if __name__ == "__main__":
-    # Only here: the command line itself imports this module.
-    from livekit_backup.testing.fake_livekit_cli import main
-
-    main()

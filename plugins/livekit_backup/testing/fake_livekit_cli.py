@@ -1,6 +1,6 @@
 """The command line of the fake LiveKit: sample recordings, served for a demo.
 
-``python -m livekit_backup.testing.fake_livekit serve --events-dir DIR``
+``python -m livekit_backup.testing.fake_livekit_cli serve --events-dir DIR``
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: ``serve``."""
-    parser = argparse.ArgumentParser(prog="python -m livekit_backup.testing.fake_livekit")
+    parser = argparse.ArgumentParser(prog="python -m livekit_backup.testing.fake_livekit_cli")
     commands = parser.add_subparsers(required=True)
     serve = commands.add_parser("serve", help="serve sample recordings until SIGTERM")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on")
@@ -60,3 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     serve.set_defaults(run=_serve)
     arguments = parser.parse_args(argv)
     arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livekit_backup.core.landing import MAX_KEY_BYTES, clean_filename, content_type, landing_uri, printable
+from livekit_backup.core.landing_keys import MAX_KEY_BYTES, clean_filename, content_type, landing_uri, printable
 from livekit_backup.errors import RefusedError
 from livekit_backup.models.references import FileKind
 

@@ -8,16 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from livekit_backup.core.downloading import download, find_location
 from livekit_backup.core.etags import multipart_etag
-from livekit_backup.core.ledger import Ledger
-from livekit_backup.core.recovery import (
-    download,
-    drop_open_uploads,
-    entry_for,
-    find_landed,
-    find_location,
-    land,
-)
+from livekit_backup.core.landing import drop_open_uploads, land
+from livekit_backup.core.ledger import Ledger, entry_for, find_landed
 from livekit_backup.errors import (
     CorruptError,
     LandingConflictError,

@@ -1,0 +1,148 @@
+"""The first half of a file's recovery: find its link, and stream it into an upload that nobody sees.
+
+Any step may be killed at any instant and run again, also beside itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import quote
+
+from livekit_backup.core.inbox import load_backup_events
+from livekit_backup.core.landing_keys import content_type, printable
+from livekit_backup.core.ledger import Ledger, find_landed
+from livekit_backup.core.locations import Location
+from livekit_backup.core.progress import ProgressLog
+from livekit_backup.core.resolution import FetchManifest, resolve_backup
+from livekit_backup.core.storage import ObjectStore
+from livekit_backup.core.transfer import Digests, Source, SourceBody, Transfer
+from livekit_backup.errors import UnresolvedError
+from livekit_backup.models.references import BackupRef, RecordingFile, Upload
+
+CORRUPT_FETCHES = 2
+"""A wrong byte on the way is gone at the second fetch; one at the source is not."""
+
+log = logging.getLogger(__name__)
+
+
+class UploadMemory(Protocol):
+    """Remembers across the tries of a task which upload the last try left open."""
+
+    def get(self) -> str | None:
+        """Return the upload's id, or None."""
+        ...
+
+    def set(self, upload_id: str) -> None:
+        """Remember it, before the first part is sent."""
+        ...
+
+
+def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest) -> Location:
+    """Read the event and the manifest again for a file's own signed URL.
+
+    It is read where it is used, so that it never travels between tasks.
+
+    :raises UnresolvedError: the file is not in them any more.
+    :raises PermanentError, RetryableError: as the file's own error says.
+    """
+    ref = BackupRef(egress_id=file.egress_id, run=file.run, events=file.events)
+    for found in resolve_backup(load_backup_events(inbox, ref), fetch).files:
+        if found.filename == file.filename:
+            if found.error:
+                raise found.error
+            if found.location:
+                return found.location
+    raise UnresolvedError(f"{printable(file.filename)} is not in the manifest of {file.egress_id} any more")
+
+
+def download(
+    file: RecordingFile,
+    open_source: Callable[[], Source],
+    store: ObjectStore,
+    ledger: Ledger,
+    memory: UploadMemory,
+) -> Upload:
+    """Stream a recording into an uncompleted multipart upload at its landing key.
+
+    What has landed before is not fetched again. An upload that an earlier try left open is
+    dropped first; one that this try cannot finish is dropped before the error leaves.
+
+    :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
+    """
+    if landed := find_landed(file, store, ledger):
+        log.info("%s has landed before, at %s", printable(file.filename), landed.landed_uri)
+        return Upload(landing_uri=landed.landed_uri, upload_id=None, already_landed=True, size=landed.size or 0)
+    if left_open := memory.get():
+        store.abort_upload(file.landing_uri, left_open)
+    source = open_source()
+    for attempt in range(1, CORRUPT_FETCHES + 1):
+        body = source.open()
+        if not body.size:
+            body.close()
+            return _empty(file, body)
+        upload = _fetch(file, source, body, store, memory)
+        if upload.source_etag_computed in ("", upload.source_etag) or attempt == CORRUPT_FETCHES:
+            break
+        log.warning("%s arrived with a wrong byte; fetching it again", printable(file.filename))
+        store.abort_upload(file.landing_uri, upload.upload_id or "")
+    return upload
+
+
+def _empty(file: RecordingFile, body: SourceBody) -> Upload:
+    md5 = hashlib.md5(usedforsecurity=False).hexdigest()
+    return Upload(
+        landing_uri=file.landing_uri,
+        upload_id=None,
+        sha256=hashlib.sha256().hexdigest(),
+        etag=md5,
+        source_etag=body.etag,
+        source_etag_computed=md5 if body.etag == md5 else "",
+    )
+
+
+def _fetch(file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, memory: UploadMemory) -> Upload:
+    try:
+        upload_id = store.create_upload(
+            file.landing_uri, content_type=content_type(file.filename), metadata=provenance(file)
+        )
+    except BaseException:
+        body.close()
+        raise
+    try:
+        memory.set(upload_id)
+        progress = ProgressLog(log, printable(file.filename), body.size, file.deadline)
+        digests = Transfer(source, body, progress).run(
+            lambda number, part, md5: store.upload_part(file.landing_uri, upload_id, number, part, md5)
+        )
+        progress.end()
+    except BaseException:
+        store.abort_upload(file.landing_uri, upload_id)
+        raise
+    return _upload(file, upload_id, body, digests)
+
+
+def _upload(file: RecordingFile, upload_id: str, body: SourceBody, digests: Digests) -> Upload:
+    return Upload(
+        landing_uri=file.landing_uri,
+        upload_id=upload_id,
+        size=digests.size,
+        part_size=digests.part_size,
+        sha256=digests.sha256,
+        etag=digests.etag,
+        announced_size=body.size,
+        source_etag=body.etag,
+        source_etag_computed=digests.source_etag_computed,
+    )
+
+
+def provenance(file: RecordingFile) -> dict[str, str]:
+    """Object metadata must be ASCII, so names are percent-encoded."""
+    return {
+        "livekit-egress-id": file.egress_id,
+        "livekit-run": str(file.run),
+        "livekit-room": quote(file.room_name)[:512],
+        "livekit-filename": quote(file.filename, errors="replace")[:512],
+    }

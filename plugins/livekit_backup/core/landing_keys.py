@@ -1,0 +1,102 @@
+"""Where a file lands. Names come from events and manifests, so they are hostile until checked."""
+
+from __future__ import annotations
+
+import mimetypes
+import unicodedata
+from datetime import datetime
+from posixpath import splitext
+
+from livekit_backup.core.storage import join_uri, split_uri
+from livekit_backup.errors import RefusedError
+from livekit_backup.models.landing_template import format_landing_key
+from livekit_backup.models.references import FileKind
+
+MAX_KEY_BYTES = 1024
+"""S3's limit for a key, in UTF-8."""
+
+_CONTENT_TYPES = {
+    ".mp4": "video/mp4",
+    ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+    ".webm": "video/webm",
+    ".ts": "video/mp2t",
+    ".m3u8": "application/x-mpegurl",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+}
+"""LiveKit's own, by file ending; ``mimetypes`` answers for others."""
+
+
+def clean_filename(filename: str) -> str:
+    """Return a filename as it may stand in a key.
+
+    A leading or doubled slash names no other place in a bucket, so it is dropped. What
+    could lead elsewhere once the bucket is copied to a disk, or mislead a reader, is refused.
+
+    :raises RefusedError: it climbs, hides or breaks lines.
+    """
+    parts = [part for part in filename.split("/") if part]
+    if not parts or filename.endswith("/"):
+        raise RefusedError(f"{printable(filename)} names no file")
+    if any(part in (".", "..") for part in filename.replace("\\", "/").split("/")):
+        raise RefusedError(f"{printable(filename)} climbs out of its prefix")
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in filename):
+        raise RefusedError(f"{printable(filename)} contains control or direction characters")
+    return "/".join(parts)
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Return a name as it can be shown anywhere: quoted, escaped, cut."""
+    escaped = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[:limit])
+    return f"'{escaped}{'…' if len(text) > limit else ''}'"
+
+
+def landing_uri(
+    warehouse: str,
+    ledger: str,
+    template: str,
+    *,
+    filename: str,
+    kind: FileKind,
+    egress_id: str,
+    run: int,
+    started: datetime,
+    room_name: str,
+    room_id: str,
+) -> str:
+    """Return ``s3://bucket/key`` of a file in the warehouse.
+
+    :raises RefusedError: the name may not be a key, the key is too long, or it is the ledger's.
+    """
+    key = format_landing_key(
+        template,
+        {
+            "filename": clean_filename(filename),
+            "kind": kind.value,
+            "egress_id": egress_id,
+            "started_at": run,
+            "started": started,
+            "room_name": _segment(room_name),
+            "room_id": _segment(room_id),
+        },
+    )
+    uri = join_uri(warehouse, key)
+    if len(split_uri(uri)[1].encode()) > MAX_KEY_BYTES:
+        raise RefusedError(f"{printable(filename)} makes a key of over {MAX_KEY_BYTES} bytes")
+    if f"{uri}/".startswith(f"{ledger}/"):
+        raise RefusedError(f"{printable(filename)} would land in the ledger")
+    return uri
+
+
+def content_type(filename: str) -> str:
+    """Return the content type that a name stands for."""
+    ending = splitext(filename)[1].lower()
+    return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(f"x{ending}")[0] or "application/octet-stream"
+
+
+def _segment(text: str) -> str:
+    """Return a room's name or id as one path segment: what is not a word becomes ``_``."""
+    kept = "".join(char if char.isalnum() or char in "-_. " else "_" for char in text.strip())
+    return kept if kept.strip(". ") else "_"
