@@ -21,7 +21,7 @@ from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.core.statements import is_safe, make_statement, render
 from livekit_backup.core.storage import split_uri
 from livekit_backup.core.windows import inbox_prefixes
-from livekit_backup.errors import LivekitBackupError, TransferInterruptedError
+from livekit_backup.errors import LivekitBackupError, SourceUnavailableError, TransferInterruptedError
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import Outcome
@@ -73,7 +73,7 @@ class Pipeline:
         self.ledger.write_intake(self.attempt.dag_id, self.attempt.run_id, intake)
         return intake
 
-    def plan(self, intake: Intake, most: int = 1024) -> Plan:
+    def plan(self, intake: Intake, most: int = 1024, *, patient: bool = False) -> Plan:
         with ManifestClient(self.settings.allowed_hosts, first_wait_seconds=0.01) as client:
             plan = plan_run(
                 intake.backups,
@@ -83,6 +83,7 @@ class Pipeline:
                 fetch=client.fetch,
                 most=most,
                 now=datetime.now(UTC),
+                patient=patient,
             )
         account_for(plan, self.ledger, self.attempt)
         self.ledger.write_plan(self.attempt.dag_id, self.attempt.run_id, plan)
@@ -437,6 +438,35 @@ def test_two_events_of_one_run_are_one_backup_and_two_runs_are_two(pipeline: Pip
     intake = pipeline.ingest()
     assert [backup.egress_id for backup in intake.backups] == ["EG_same", "EG_same"]
     assert sorted(len(backup.events) for backup in intake.backups) == [1, 2]
+
+
+def test_a_landed_object_that_was_removed_is_not_called_safe_for_ever(
+    pipeline: Pipeline, livekit: FakeLiveKit, store: S3ObjectStore
+) -> None:
+    recording = livekit.record_file("a.mp4", size=1000)
+    pipeline.store_event(recording.event())
+    (line,) = pipeline.run().lines
+    store.delete(line.landed_uri)
+    assert outcomes(pipeline.run()) == {"a.mp4": "landed"}, "while the link lives it is recovered again"
+    store.delete(line.landed_uri)
+    livekit.break_(recording, Fault.EXPIRED)
+    assert outcomes(pipeline.run()) == {"a.mp4": "expired"}
+
+
+def test_a_manifest_that_does_not_answer_is_no_verdict(pipeline: Pipeline, livekit: FakeLiveKit) -> None:
+    hls = livekit.record_hls("hls/room", segments=2, segment_size=1000)
+    movie = livekit.record_file("movie.mp4", size=1000)
+    pipeline.store_event(hls.event())
+    segment = next(file for file in pipeline.plan(pipeline.ingest()).to_recover if file.kind == "segment")
+    for recording in (hls, movie):
+        livekit.break_(recording.manifest_object, Fault.SERVER_ERROR)
+    with pytest.raises(SourceUnavailableError):
+        pipeline.download(segment)
+    with pytest.raises(SourceUnavailableError, match="1 manifests did not answer"):
+        pipeline.plan(pipeline.ingest(), patient=True)
+    pipeline.store_event(movie.event())
+    with pytest.raises(SourceUnavailableError, match="1 manifests did not answer"):
+        pipeline.plan(pipeline.ingest(), patient=True)
 
 
 def test_more_files_than_one_run_may_map_go_on_in_the_next(pipeline: Pipeline, livekit: FakeLiveKit) -> None:

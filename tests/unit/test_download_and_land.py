@@ -11,7 +11,7 @@ import pytest
 from livekit_backup.core.downloading import download, find_location
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.landing import drop_open_uploads, land
-from livekit_backup.core.ledger import Ledger, entry_for, find_landed
+from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.errors import (
     CorruptError,
     LandingConflictError,
@@ -206,7 +206,7 @@ def test_what_was_landed_and_then_removed_is_recovered_again():
     bench.store.delete(URI)
     with pytest.raises(NeedsOperatorError, match="is not any more"):
         bench.land(landed)
-    assert find_landed(bench.file, bench.store, bench.ledger) is None
+    assert bench.ledger.find_landed(bench.file) is None
     assert bench.land(bench.download()).outcome is Outcome.LANDED
 
 

@@ -36,11 +36,15 @@ def test_what_is_recorded_is_read(ledger):
 
 
 @pytest.mark.parametrize(("first", "then"), list(itertools.product(Outcome, Outcome)))
-def test_a_landing_is_never_downgraded(ledger, first, then):
-    ledger.record(_entry(first))
+def test_a_landing_is_never_downgraded_while_its_object_is_there(ledger, first, then):
+    ledger._store.put("s3://b/w/x", b"recording")
+    head = ledger._store.head("s3://b/w/x")
+    ledger.record(_entry(first, landed_uri="s3://b/w/x", size=head.size, etag=head.etag))
     kept = first if first in IN_WAREHOUSE and then not in IN_WAREHOUSE else then
     assert ledger.record(_entry(then)).outcome is kept
     assert ledger.read(FILE).outcome is kept
+    ledger._store.delete("s3://b/w/x")
+    assert ledger.record(_entry(then)).outcome is then
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,9 @@ def test_what_needs_no_download_is_written_down_but_never_over_a_landing():
     plan = bench.plan(now=late)
     assert [known.outcome for known in plan.accounted] == [Outcome.EXPIRED] * 2
     first = plan.accounted[0].file
-    bench.ledger.record(entry_for(first, Outcome.LANDED, "", ATTEMPT))
+    bench.store.put("s3://b/w/x", b"recording")
+    landed = {"landed_uri": "s3://b/w/x", "size": 9, "etag": bench.store.head("s3://b/w/x").etag}
+    bench.ledger.record(entry_for(first, Outcome.LANDED, "", ATTEMPT).model_copy(update=landed))
     account_for(plan, bench.ledger, ATTEMPT)
     assert {entry.filename: entry.outcome for entry in bench.ledger.files_of("EG_1", first.run)} == {
         "a": Outcome.LANDED,

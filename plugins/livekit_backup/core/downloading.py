@@ -5,6 +5,7 @@ Any step may be killed at any instant and run again, also beside itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from urllib.parse import quote
 
 from livekit_backup.core.inbox import load_backup_events
 from livekit_backup.core.landing_keys import content_type, printable
-from livekit_backup.core.ledger import Ledger, find_landed
+from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.locations import Location
 from livekit_backup.core.progress import ProgressLog
-from livekit_backup.core.resolution import FetchManifest, resolve_backup
+from livekit_backup.core.resolution import FetchManifest, resolve_backup, why_unresolved
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.transfer import Digests, Source, SourceBody, Transfer
-from livekit_backup.errors import UnresolvedError
+from livekit_backup.errors import LivekitBackupError, RetryableError, UnresolvedError
 from livekit_backup.models.references import BackupRef, RecordingFile, Upload
 
 CORRUPT_FETCHES = 2
@@ -49,13 +50,19 @@ def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest)
     :raises PermanentError, RetryableError: as the file's own error says.
     """
     ref = BackupRef(egress_id=file.egress_id, run=file.run, events=file.events)
-    for found in resolve_backup(load_backup_events(inbox, ref), fetch).files:
-        if found.filename == file.filename:
-            if found.error:
-                raise found.error
-            if found.location:
-                return found.location
-    raise UnresolvedError(f"{printable(file.filename)} is not in the manifest of {file.egress_id} any more")
+    backup = resolve_backup(load_backup_events(inbox, ref), fetch)
+    found = next((found for found in backup.files if found.filename == file.filename), None)
+    if found and found.location:
+        return found.location
+    if isinstance(backup.manifest_error, RetryableError):
+        # A manifest that does not answer now is no proof that the file is not in it.
+        raise backup.manifest_error
+    if found and found.error:
+        raise found.error
+    raise why_unresolved(
+        backup.manifest_error
+        or UnresolvedError(f"{printable(file.filename)} is not in the manifest of {file.egress_id} any more")
+    )
 
 
 def download(
@@ -72,7 +79,7 @@ def download(
 
     :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
     """
-    if landed := find_landed(file, store, ledger):
+    if landed := ledger.find_landed(file):
         log.info("%s has landed before, at %s", printable(file.filename), landed.landed_uri)
         return Upload(landing_uri=landed.landed_uri, upload_id=None, already_landed=True, size=landed.size or 0)
     if left_open := memory.get():
@@ -119,7 +126,9 @@ def _fetch(file: RecordingFile, source: Source, body: SourceBody, store: ObjectS
         )
         progress.end()
     except BaseException:
-        store.abort_upload(file.landing_uri, upload_id)
+        # If the store is gone too, the next try remembers the upload and drops it.
+        with contextlib.suppress(LivekitBackupError):
+            store.abort_upload(file.landing_uri, upload_id)
         raise
     return _upload(file, upload_id, body, digests)
 

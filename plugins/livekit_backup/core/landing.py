@@ -7,17 +7,26 @@ completing never replaces an object, and the ledger never loses a landing.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 
 from livekit_backup.core.downloading import provenance
 from livekit_backup.core.landing_keys import content_type
-from livekit_backup.core.ledger import Ledger, entry_for, find_landed
+from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.storage import ObjectHead, ObjectStore
 from livekit_backup.core.verification import Checks, check_parts, check_source
-from livekit_backup.errors import CorruptError, LandingConflictError, NeedsOperatorError, UploadGoneError
+from livekit_backup.errors import (
+    CorruptError,
+    LandingConflictError,
+    LivekitBackupError,
+    NeedsOperatorError,
+    UploadGoneError,
+)
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import RecordingFile, Upload
+
+log = logging.getLogger(__name__)
 
 READ_BACK_CHUNK = 1024 * 1024
 
@@ -31,7 +40,7 @@ def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger
     :raises LandingConflictError: the key holds other content; the upload is dropped.
     :raises NeedsOperatorError: the upload is gone and nothing has landed: download has to run again.
     """
-    if landed := find_landed(file, store, ledger):
+    if landed := ledger.find_landed(file):
         _drop(upload, store)
         return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
     if upload.already_landed:
@@ -42,10 +51,10 @@ def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger
     except (CorruptError, LandingConflictError):
         _drop(upload, store)
         raise
-    for other in store.list_uploads(upload.landing_uri):
-        # Whatever else is open here can only end in a conflict with what has just landed.
-        store.abort_upload(upload.landing_uri, other)
-    return ledger.record(_landed_entry(file, upload, head, checks, attempt))
+    entry = ledger.record(_landed_entry(file, upload, head, checks, attempt))
+    # Whatever else is open here can only end in a conflict with what has just landed.
+    drop_open_uploads([file], store)
+    return entry
 
 
 def _complete(file: RecordingFile, upload: Upload, store: ObjectStore, checks: Checks) -> ObjectHead:
@@ -132,10 +141,16 @@ def _landed_entry(
 
 
 def drop_open_uploads(files: Iterable[RecordingFile], store: ObjectStore) -> int:
-    """Abort every open upload at the landing keys of files that did not land; return how many there were."""
+    """Abort every open upload at the landing keys of these files; return how many there were.
+
+    What cannot be dropped costs storage and no recording, so it is only logged.
+    """
     dropped = 0
     for file in files:
-        for upload_id in store.list_uploads(file.landing_uri) if file.landing_uri else ():
-            store.abort_upload(file.landing_uri, upload_id)
-            dropped += 1
+        try:
+            for upload_id in store.list_uploads(file.landing_uri) if file.landing_uri else ():
+                store.abort_upload(file.landing_uri, upload_id)
+                dropped += 1
+        except LivekitBackupError as error:
+            log.warning("open uploads were not dropped: %s", error)
     return dropped

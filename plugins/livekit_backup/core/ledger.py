@@ -1,7 +1,8 @@
 """The ledger: one small JSON document a file, and a run's plan and statement.
 
 Keys are made from what a thing is: egress, run and filename for a file, DAG and run id
-for a run. Nothing is ever removed, and nothing overwrites a landing.
+for a run. Nothing is ever removed, and nothing overwrites a landing
+whose object is still there.
 """
 
 from __future__ import annotations
@@ -55,12 +56,26 @@ class Ledger:
         entries = in_parallel(lambda uri: self._read(LedgerEntry, uri), uris)
         return [entry for entry in entries if entry]
 
+    def find_landed(self, file: RecordingFile) -> LedgerEntry | None:
+        """Return the entry of a file that is in the warehouse as the ledger says, or None."""
+        entry = self.read(file)
+        return entry if entry and self._has_landed(entry) else None
+
+    def _has_landed(self, entry: LedgerEntry) -> bool:
+        if entry.outcome not in IN_WAREHOUSE:
+            return False
+        head = self._store.head(entry.landed_uri)
+        if head is not None and (head.size, head.etag) == (entry.size, entry.etag):
+            return True
+        log.warning("the ledger says that %s landed, but it is not there as it was", entry.landed_uri)
+        return False
+
     def record(self, entry: LedgerEntry) -> LedgerEntry:
         """Store what became of a file and return what the ledger then holds: a landing stays."""
         uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
         if entry.outcome not in IN_WAREHOUSE:
             present = self._read(LedgerEntry, uri)
-            if present and present.outcome in IN_WAREHOUSE:
+            if present and self._has_landed(present):
                 return present
         # One line: Athena reads a record a line.
         self._store.put(uri, f"{entry.model_dump_json()}\n".encode())
@@ -117,21 +132,6 @@ def entry_for(file: RecordingFile, outcome: Outcome, reason: str, attempt: Attem
         recorded_at=datetime.now(UTC),
         attempt=attempt,
     )
-
-
-def find_landed(file: RecordingFile, store: ObjectStore, ledger: Ledger) -> LedgerEntry | None:
-    """Return the ledger's entry of a file that is in the warehouse as the ledger says, or None."""
-    entry = ledger.read(file)
-    if entry is None or entry.outcome not in IN_WAREHOUSE:
-        return None
-    head = store.head(entry.landed_uri)
-    if head is None or head.size != entry.size or head.etag != entry.etag:
-        log.warning(
-            "the ledger says that %s landed, but it is not there as it was: recovering it again",
-            entry.landed_uri,
-        )
-        return None
-    return entry
 
 
 def in_parallel(call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:

@@ -44,6 +44,8 @@ class ResolvedBackup:
     """Of the newest event."""
     started: datetime
     files: tuple[ResolvedFile, ...]
+    manifest_error: LivekitBackupError | None = None
+    """Why there is no manifest, where there is none."""
 
 
 def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> ResolvedBackup:
@@ -60,16 +62,18 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
     _add_results(found, backups)
     if manifest:
         _add_shortfall(found, manifest, egress)
-        error = UnresolvedError("the manifest leaves it out, and the event has no location for it")
-    _add_named(found, egress, error)
+    reason = why_unresolved(error or UnresolvedError("the manifest leaves it out, and the event has no location"))
+    _add_named(found, egress, reason)
     if not manifest:
-        _add_counted(found, egress, error)
+        _add_counted(found, egress, reason)
     if not list(found):
-        found.put(ResolvedFile("(all files)", FileKind.UNKNOWN, error=_why_unresolved(error)))
-    return ResolvedBackup(egress, _started(egress, events[0]), tuple(found))
+        found.put(ResolvedFile("(all files)", FileKind.UNKNOWN, error=reason))
+    return ResolvedBackup(egress, _started(egress, events[0]), tuple(found), error)
 
 
-def _first_manifest(backups: Sequence[EgressInfo], fetch: FetchManifest) -> tuple[Manifest | None, LivekitBackupError]:
+def _first_manifest(
+    backups: Sequence[EgressInfo], fetch: FetchManifest
+) -> tuple[Manifest | None, LivekitBackupError | None]:
     """Return the first manifest that can be read, else why the newest cannot."""
     first: LivekitBackupError | None = None
     for link in dict.fromkeys(backup.manifest_location.get_secret_value() for backup in backups):
@@ -78,7 +82,7 @@ def _first_manifest(backups: Sequence[EgressInfo], fetch: FetchManifest) -> tupl
         try:
             manifest = fetch(Location(link))
             if manifest.egress_id in ("", backups[0].egress_id):
-                return manifest, UnresolvedError("")
+                return manifest, None
             raise UnresolvedError(f"the manifest belongs to another egress, {manifest.egress_id[:80]!r}")
         except LivekitBackupError as error:
             first = first or error
@@ -225,9 +229,8 @@ def _add_shortfall(found: _Files, manifest: Manifest, egress: EgressInfo) -> Non
             )
 
 
-def _add_named(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
+def _add_named(found: _Files, egress: EgressInfo, reason: LivekitBackupError) -> None:
     """Account for files that the event names and nothing locates."""
-    reason = _why_unresolved(error)
     named = [(file.filename, FileKind.FILE, file.size or None) for file in egress.file_results]
     named += [(result.playlist_name, FileKind.PLAYLIST, None) for result in egress.segment_results]
     for filename, kind, size in named:
@@ -235,9 +238,8 @@ def _add_named(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> 
             found.put(ResolvedFile(filename, kind, size=size, error=reason))
 
 
-def _add_counted(found: _Files, egress: EgressInfo, error: LivekitBackupError) -> None:
+def _add_counted(found: _Files, egress: EgressInfo, reason: LivekitBackupError) -> None:
     """Without a manifest, account for the files that the event only counts."""
-    reason = _why_unresolved(error)
     counted = [(result.segment_count, f"segments of {result.playlist_name}") for result in egress.segment_results]
     counted += [(result.image_count, f"images of {result.filename_prefix}") for result in egress.image_results]
     for count, of in counted:
@@ -245,7 +247,7 @@ def _add_counted(found: _Files, egress: EgressInfo, error: LivekitBackupError) -
             found.put(ResolvedFile(f"({count} {of})", FileKind.UNKNOWN, error=reason))
 
 
-def _why_unresolved(error: LivekitBackupError) -> LivekitBackupError:
+def why_unresolved(error: LivekitBackupError) -> LivekitBackupError:
     """A manifest that is dead or must not be touched says so of its files; any other leaves them unresolved."""
     if isinstance(error, LinkExpiredError | RefusedError | UnresolvedError):
         return error

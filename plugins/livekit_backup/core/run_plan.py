@@ -13,7 +13,7 @@ from livekit_backup.core.locations import Location, check_location, system_resol
 from livekit_backup.core.planning import merge_plans, plan_backup
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
-from livekit_backup.errors import UnreadableEventError
+from livekit_backup.errors import RetryableError, SourceUnavailableError, UnreadableEventError
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import AccountedFile, BackupRef, FileKind, Plan, RecordingFile
@@ -32,23 +32,31 @@ def plan_run(
     fetch: FetchManifest,
     most: int,
     now: datetime,
+    patient: bool = False,
 ) -> Plan:
     """Resolve all backups side by side and join their plans.
 
     :param most: how many files one run may map over.
+    :param patient: another try will follow, so what does not answer now is not accounted for yet.
+    :raises SourceUnavailableError: with ``patient``, manifests that did not answer; all others have been read.
     :raises StorageUnavailableError, AccessDeniedError: the inbox or the ledger cannot be read.
     """
     check = _location_check(settings)
+    unanswered: list[str] = []
 
     def plan(ref: BackupRef) -> Plan:
         try:
             resolved = resolve_backup(load_backup_events(inbox, ref), fetch)
         except UnreadableEventError as error:
             return Plan(accounted=(_vanished(ref, str(error), now),))
+        if patient and isinstance(resolved.manifest_error, RetryableError) and any(f.error for f in resolved.files):
+            unanswered.append(str(resolved.manifest_error))
         return _with_known_names(plan_backup(ref, resolved, settings, check, now), ref, ledger)
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="resolve") as pool:
         plans = list(pool.map(plan, refs))
+    if unanswered:
+        raise SourceUnavailableError(f"{len(unanswered)} manifests did not answer, such as: {unanswered[0]}")
     if sum(len(plan.to_recover) for plan in plans) > most:
         plans = [_without_landed(plan, ledger) for plan in plans]
     return merge_plans(plans, most)

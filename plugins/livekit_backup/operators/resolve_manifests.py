@@ -52,6 +52,7 @@ class ResolveManifestsOperator(RecoveryOperator):
                     fetch=client.fetch,
                     most=conf.getint("core", "max_map_length", fallback=DEFAULT_MAX_MAP_LENGTH),
                     now=datetime.now(UTC),
+                    patient=attempt.try_number <= getattr(context["ti"], "max_tries", 0),
                 )
             account_for(plan, ledger, attempt)
             ledger.write_plan(attempt.dag_id, attempt.run_id, plan)
