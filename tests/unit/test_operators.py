@@ -200,10 +200,16 @@ def test_nothing_landed_gives_no_asset_event(bench):
     assert bench.outlet_events[RECORDINGS].extra is None
 
 
-def test_the_verdict_fails_the_run(bench):
-    report = {"is_safe": False, "headline": "1 NOT SAFE", "report": "s3://b/report.txt"}
+def test_the_verdict_fails_the_run_and_names_what_is_not_safe(bench, caplog):
+    report = {
+        "is_safe": False,
+        "headline": "1 NOT SAFE",
+        "not_safe": ["corrupt, 3.0 h left, EG_1 'a.mp4': wrong bytes"],
+        "report": "s3://b/report.txt",
+    }
     with pytest.raises(AirflowFailException, match=r"NotSafeError: 1 NOT SAFE; each by name in s3://b/report\.txt"):
         bench.run(AllSafeOperator, report=report)
+    assert "NOT SAFE: corrupt, 3.0 h left, EG_1 'a.mp4': wrong bytes" in caplog.text
 
 
 @pytest.mark.parametrize("report", [None, {}, ""])

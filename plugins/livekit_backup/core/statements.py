@@ -20,6 +20,9 @@ from livekit_backup.models.window import Window
 MAX_NAMED_IN_ASSET = 100
 """An asset event's extra is a database row; the report has every name."""
 
+MAX_NAMED_IN_XCOM = 20
+"""Enough for a screen; the report has every name."""
+
 _FAR = datetime.max.replace(tzinfo=UTC)
 
 
@@ -156,6 +159,19 @@ def headline(statement: Statement) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def not_safe(statement: Statement) -> list[str]:
+    """Return a sentence for each of the first files that are not safe, the nearest deadline first."""
+    return [
+        f"{line.outcome.value}, {_left(line)}{line.egress_id} {printable(line.filename)}: "
+        f"{printable(line.reason, 500)[1:-1]}"
+        for line in statement.recoverable[:MAX_NAMED_IN_XCOM]
+    ]
+
+
+def _left(line: StatementLine) -> str:
+    return "" if line.hours_left is None else f"{line.hours_left:.1f} h left, "
 
 
 def landed_extra(statement: Statement) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from livekit_backup.core.ledger import Ledger
     from livekit_backup.core.storage import ObjectStore
     from livekit_backup.models.settings import Settings
+
+
+log = logging.getLogger(__name__)
 
 
 class RecoveryOperator(BaseOperator):
@@ -97,4 +101,6 @@ def airflow_errors() -> Iterator[None]:
     except RetryableError:
         raise
     except LivekitBackupError as error:
+        # The UI cuts an exception's text at the edge of the page, and wraps a line of the log.
+        log.error("%s", error)  # noqa: TRY400 - the traceback follows, from Airflow
         raise AirflowFailException(f"{type(error).__name__}: {error}") from None

@@ -27,7 +27,7 @@ class ReportOperator(RecoveryOperator):
     without a word is in it too. Emits an asset event for what landed, and drops uploads
     that were left open.
 
-    Returns the statement's headline, totals and URI.
+    Returns the statement's headline, verdict, totals, the first files that are not safe, and the report's URI.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -37,7 +37,7 @@ class ReportOperator(RecoveryOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the statement."""
-        from livekit_backup.core.statements import headline, is_safe, landed_extra, make_statement, render
+        from livekit_backup.core.statements import headline, is_safe, landed_extra, make_statement, not_safe, render
 
         with airflow_errors():
             settings = self.settings()
@@ -61,6 +61,7 @@ class ReportOperator(RecoveryOperator):
             "headline": headline(statement),
             "is_safe": is_safe(statement),
             "totals": statement.totals,
+            "not_safe": not_safe(statement),
             "report": uri,
         }
 
@@ -98,6 +99,8 @@ class AllSafeOperator(RecoveryOperator):
         with airflow_errors():
             if not self.report:
                 raise NotSafeError("there is no report: see the log of the report task")
+            for line in self.report["not_safe"]:
+                self.log.error("NOT SAFE: %s", line)
             if not self.report["is_safe"]:
                 raise NotSafeError(f"{self.report['headline']}; each by name in {self.report['report']}")
         return str(self.report["headline"])
