@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
 
 RECORDINGS = Asset(name="livekit_backup_recordings", uri="x-livekit-backup://recordings", group="livekit_backup")
 """Updated by a run in which recordings landed; the event's extra names them."""
@@ -100,7 +103,7 @@ class AllSafeOperator(RecoveryOperator):
             if not self.report:
                 raise NotSafeError("there is no report: see the log of the report task")
             for line in self.report["not_safe"]:
-                self.log.error("NOT SAFE: %s", line)
+                log.error("NOT SAFE: %s", line)
             if not self.report["is_safe"]:
                 raise NotSafeError(f"{self.report['headline']}; each by name in {self.report['report']}")
         return str(self.report["headline"])
