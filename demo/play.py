@@ -45,15 +45,16 @@ def say(text: str) -> None:
 
 def store_events(client: Any, livekit: FakeLiveKit, recordings: list[Recording], moment: Moment) -> None:
     """Store each recording's webhook event, as a receiver would have done."""
-    for bucket in (EVENTS, RECORDINGS):
+    present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    for bucket in {EVENTS, RECORDINGS} - present:
         client.create_bucket(Bucket=bucket)
 
     def put(key: str, body: bytes) -> None:
-        client.put_object(Bucket=EVENTS, Key=f"livekit/{key}", Body=body)
+        client.put_object(Bucket=EVENTS, Key=f"{moment.inbox}/{key}", Body=body)
 
     for recording in recordings:
         livekit.store_event(put, recording.event(), when=moment.hour)
-    say(f"stored {len(recordings)} webhook events under s3://{EVENTS}/livekit/{moment.hour:%Y/%m/%d/%H/}")
+    say(f"stored {len(recordings)} webhook events under s3://{EVENTS}/{moment.inbox}/{moment.hour:%Y/%m/%d/%H/}")
 
 
 def run_dag(moment: Moment, s3: EmbeddedS3) -> str:

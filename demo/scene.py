@@ -38,6 +38,11 @@ class Moment:
         """The hour whose events the demo recovers: past, so that it is closed."""
         return self.time.replace(minute=0, second=0) - timedelta(hours=3)
 
+    @property
+    def inbox(self) -> str:
+        """Prefix of the events in their bucket: each demo has its own, so that one can follow another."""
+        return f"{self.time:%Y%m%dT%H%M%S}"
+
     @classmethod
     def this(cls) -> Moment:
         """A demo played now."""
@@ -107,7 +112,7 @@ def airflow(moment: Moment, s3: EmbeddedS3) -> EmbeddedAirflow:
         port=moment.airflow_port,
         environment={
             "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
-            "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{EVENTS}/livekit",
+            "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{EVENTS}/{moment.inbox}",
             "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{RECORDINGS}/recovered",
             "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": f"127.0.0.1:{moment.livekit_port}, *.amazonaws.com",
         },
