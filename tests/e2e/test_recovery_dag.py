@@ -101,6 +101,22 @@ def test_a_run_over_the_same_window_lands_nothing_twice(site: Site, finished: tu
     assert site.landed() == before
 
 
+def test_two_runs_at_once_land_each_file_once(site: Site, hours: Iterator[datetime]) -> None:
+    hour = next(hours)
+    names = [f"egress/twice-{number}.mp4" for number in range(3)]
+    for name in names:
+        site.store(site.livekit.record_file(name, size=8 * MIB), hour)
+    window = {"start": hour.isoformat(), "end": (hour + HOUR).isoformat()}
+    before = site.landed()
+    runs = [site.airflow.trigger(DAG_ID, conf=window) for _ in range(2)]
+    assert [site.airflow.wait(DAG_ID, run_id) for run_id in runs] == ["success", "success"]
+    for run_id in runs:
+        lines = site.report(run_id)["lines"]
+        assert sorted(line["filename"] for line in lines) == names
+        assert {line["outcome"] for line in lines} <= {"landed", "already_landed"}
+    assert len(site.landed().keys() - before.keys()) == len(names)
+
+
 def test_an_interval_without_events_is_a_success_with_the_rest_skipped(site: Site, hours: Iterator[datetime]) -> None:
     hour = next(hours)
     run_id = site.airflow.trigger(DAG_ID, logical_date=hour.isoformat())
