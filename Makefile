@@ -14,6 +14,8 @@ help:
 	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
 	@echo "make check       ruff, mypy and the import rules"
 	@echo "make bench       measure; the figures are in docs/performance.md"
+	@echo "make format      let ruff mend and format"
+	@echo "make clean       remove all that the above have made"
 
 # Bytecode is compiled at once: without it every Airflow process compiles all of Airflow again.
 $(STAMP): pyproject.toml constraints.txt
@@ -48,4 +50,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) .demo .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache

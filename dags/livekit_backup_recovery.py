@@ -45,7 +45,7 @@ with DAG(
             type=["null", "string"],
             format="date-time",
             title="To",
-            description="End of the window, excluded. Empty: now, when a start is given.",
+            description="End of the window, excluded. Empty: now less the grace, when a start is given.",
             section="Window",
         ),
         "egress_ids": Param(
@@ -59,8 +59,10 @@ with DAG(
     },
 ) as dag:
     wait_for_events = BackupEventSensor(task_id="wait_for_events", deferrable=True)
-    ingest_events = IngestEventsOperator(task_id="ingest_events")
-    resolve_manifests = ResolveManifestsOperator(task_id="resolve_manifests", backups=ingest_events.output)
+    ingest_events = IngestEventsOperator(task_id="ingest_events", execution_timeout=timedelta(hours=2))
+    resolve_manifests = ResolveManifestsOperator(
+        task_id="resolve_manifests", backups=ingest_events.output, execution_timeout=timedelta(hours=2)
+    )
 
     @task_group(group_id="recover_file")
     def recover_file(file: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ def run_dag(moment: Moment, s3: EmbeddedS3) -> str:
         instance.unpause(DAG_ID)
         window = {"start": moment.hour.isoformat(), "end": (moment.hour + timedelta(hours=1)).isoformat()}
         run_id = instance.trigger(DAG_ID, conf=window)
+        say("unpaused; beside the demo's run the scheduler makes one for the last hour, which finds no events")
         say(f"running {DAG_ID} over {moment.hour:%Y-%m-%d %H:%M} UTC and the hour after")
         state = instance.wait(DAG_ID, run_id)
         say(f"the run ended in {state}: it must fail while a recording that could be recovered is not safe")

@@ -21,7 +21,7 @@ def main() -> int:
     with embedded_s3() as s3, fake_livekit(moment) as livekit:
         make_recordings(livekit, moment.time)
         with airflow(moment, s3) as instance:
-            print(f"Airflow:  {instance.url}/dags/{DAG_ID}/grid  (no password)")
+            print(f"Airflow:  {instance.url}/dags/{DAG_ID}  (no password)")
             print(f"S3:       {s3.endpoint_url}  access key {s3.access_key}  secret key {s3.secret_key}")
             print("Ctrl-C stops all of it.", flush=True)
             stop.wait()

@@ -18,6 +18,7 @@
     │   ├── ConfigurationError        a setting is missing or cannot be used
     │   ├── AccessDeniedError         credentials or rights are not enough
     │   ├── LandingConflictError      the landing key holds other content
+    │   ├── UploadLostError           what download left is not there any more, so it has to run again
     │   └── NotSafeError              the run's verdict: something is not in the warehouse
     └── UnreadableEventError          a stored document is not a LiveKit event; kept and reported
 
@@ -110,6 +111,10 @@ class AccessDeniedError(NeedsOperatorError):
 
 class LandingConflictError(NeedsOperatorError):
     """The landing key holds other content."""
+
+
+class UploadLostError(NeedsOperatorError):
+    """What download left is not there any more, so it has to run again."""
 
 
 class NotSafeError(NeedsOperatorError):

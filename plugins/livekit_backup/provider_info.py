@@ -63,7 +63,11 @@ def _option(description: str, default: str | None, example: str) -> dict[str, An
         "description": description,
         "version_added": "0.1.0",
         "type": "string",
-        # Airflow interpolates defaults, so a percent sign of a strftime pattern is doubled.
-        "default": None if default is None else default.replace("%", "%%").replace("{", "{{").replace("}", "}}"),
-        "example": example,
+        "default": None if default is None else _in_airflow_cfg(default).replace("{", "{{").replace("}", "}}"),
+        "example": _in_airflow_cfg(example),
     }
+
+
+def _in_airflow_cfg(value: str) -> str:
+    """Airflow's configuration file interpolates, so a percent sign of a strftime pattern is doubled there."""
+    return value.replace("%", "%%")

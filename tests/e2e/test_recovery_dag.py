@@ -128,6 +128,8 @@ def test_an_interval_without_events_is_a_success_with_the_rest_skipped(site: Sit
     assert report["lines"] == []
     # Airflow gives a manual run the last whole interval before its logical date.
     assert report["window"]["end"] == f"{hour:%Y-%m-%dT%H:00:00Z}"
+    events = site.airflow.api("GET", f"assets/events?source_dag_id={DAG_ID}&limit=100")["asset_events"]
+    assert run_id not in {event["source_run_id"] for event in events}, "nothing landed, so nobody is told"
 
 
 def test_an_open_window_is_waited_for_in_the_triggerer(site: Site) -> None:

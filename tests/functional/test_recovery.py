@@ -35,19 +35,6 @@ MIB = 1024 * 1024
 ATTEMPT = Attempt(dag_id="d", run_id="r1")
 
 
-class Memory:
-    """An upload memory that lives as long as the test."""
-
-    def __init__(self) -> None:
-        self.value: str | None = None
-
-    def get(self) -> str | None:
-        return self.value
-
-    def set(self, upload_id: str) -> None:
-        self.value = upload_id
-
-
 class Pipeline:
     """The DAG's steps, called one after the other."""
 
@@ -94,8 +81,8 @@ class Pipeline:
             location = find_location(self.store, file, client.fetch)
         return HttpSource(location, self.settings.allowed_hosts)
 
-    def download(self, file: RecordingFile, memory: Memory | None = None) -> Upload:
-        return download(file, lambda: self.source(file), self.store, self.ledger, memory or Memory())
+    def download(self, file: RecordingFile) -> Upload:
+        return download(file, lambda: self.source(file), self.store, self.ledger, self.attempt)
 
     def recover(self, file: RecordingFile) -> None:
         try:
@@ -408,10 +395,10 @@ def test_an_upload_left_open_by_a_killed_try_is_dropped_by_the_next(
     recording = livekit.record_file("a.mp4", size=6 * MIB)
     pipeline.store_event(recording.event())
     (file,) = pipeline.plan(pipeline.ingest()).to_recover
-    memory = Memory()
-    memory.set(store.create_upload(file.landing_uri, content_type="video/mp4", metadata={}))
-    upload = pipeline.download(file, memory)
-    assert upload.upload_id == memory.get()
+    killed = store.create_upload(file.landing_uri, content_type="video/mp4", metadata={})
+    pipeline.ledger.note_upload(ATTEMPT, file, killed)
+    upload = pipeline.download(file)
+    assert upload.upload_id != killed
     assert len(open_uploads(s3_client, bucket)) == 1
 
 

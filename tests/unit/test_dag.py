@@ -9,9 +9,6 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
-from livekit_backup.core.downloading import UploadMemory
-from livekit_backup.operators.recover_file import _TaskStateMemory
-
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 
@@ -62,9 +59,3 @@ def test_its_hours_are_whole_and_it_looks_forward(dag):
 def test_its_form(dag):
     assert set(dag.params) == {"start", "end", "egress_ids"}
     assert dag.params.validate() == {"start": None, "end": None, "egress_ids": []}
-
-
-def test_an_upload_is_remembered_by_task_state():
-    memory: UploadMemory = _TaskStateMemory({})
-    memory.set("u")
-    assert memory.get() is None, "without a store nothing is remembered, and nothing breaks"

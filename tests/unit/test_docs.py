@@ -18,6 +18,7 @@ from livekit_backup.operators.recovery_operator import RecoveryOperator
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from livekit_backup.sensors.backup_event import BackupEventSensor
+from livekit_backup.testing import Fault
 from livekit_backup.triggers.inbox_window import InboxWindowTrigger
 
 from ..conftest import ROOT
@@ -105,6 +106,10 @@ def test_every_field_of_the_ledger() -> None:
     assert named == set(LedgerEntry.model_fields)
 
 
+def test_every_fault_of_the_fake() -> None:
+    assert ROW.findall(page("testing.md")) == [fault.name for fault in Fault]
+
+
 def test_every_param_of_the_dag() -> None:
     source = (ROOT / "dags" / "livekit_backup_recovery.py").read_text()
     params = re.findall(r'^        "(\w+)": Param\(', source, re.MULTILINE)
@@ -137,3 +142,4 @@ def test_the_readmes_dag_is_a_dag() -> None:
     exec(compile(source, "README.md", "exec"), names)
     dag = names["report"].dag
     assert {"wait_for_events", "ingest_events", "recover_file.download", "all_safe"} <= set(dag.task_ids)
+    assert {task.retries for task in dag.tasks} == {4}, "what may succeed later is retried"

@@ -19,11 +19,12 @@ from livekit_backup.errors import (
     NeedsOperatorError,
     TransferInterruptedError,
     UnresolvedError,
+    UploadLostError,
 )
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.manifest import Manifest
 from livekit_backup.models.outcome import Outcome
-from livekit_backup.models.references import EventRef, FileKind, RecordingFile
+from livekit_backup.models.references import EventRef, FileKind, OpenUpload, RecordingFile
 from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
 
 URI = "s3://b/out/d/ä.mp4"
@@ -61,12 +62,11 @@ class Bench:
     def __init__(self, *, md5_etags=True, data=DATA, etag=MD5, **options):
         self.store = MemoryStore(md5_etags=md5_etags)
         self.ledger = Ledger(self.store, "s3://b/out/_l")
-        self.memory = Memory()
         self.source = MemorySource(data, etag=etag, **options)
         self.file = _file(size=len(data))
 
     def download(self):
-        return download(self.file, lambda: self.source, self.store, self.ledger, self.memory)
+        return download(self.file, lambda: self.source, self.store, self.ledger, ATTEMPT)
 
     def land(self, upload):
         return land(self.file, upload, self.store, self.ledger, ATTEMPT)
@@ -76,7 +76,7 @@ def test_nothing_is_visible_before_it_lands():
     bench = Bench()
     upload = bench.download()
     assert URI not in bench.store.objects
-    assert bench.memory.value == upload.upload_id
+    assert bench.ledger.open_upload(ATTEMPT, bench.file).upload_id == upload.upload_id
     entry = bench.land(upload)
     assert bench.store.objects[URI] == DATA
     assert bench.store.uploads == {}
@@ -259,10 +259,17 @@ def test_an_empty_file_lands_where_etags_prove_nothing():
 
 def test_open_uploads_of_files_that_did_not_land_are_dropped():
     store = MemoryStore()
-    store.create_upload(URI, content_type="x", metadata={})
-    store.create_upload(URI, content_type="x", metadata={})
-    assert drop_open_uploads([_file(), _file(landing_uri="")], store) == 2
+    ids = [store.create_upload(URI, content_type="x", metadata={}) for _ in range(2)]
+    drop_open_uploads([OpenUpload(landing_uri=URI, upload_id=upload_id) for upload_id in ids], store)
     assert store.uploads == {}
+
+
+def test_an_upload_of_another_file_never_lands_as_this_one():
+    bench = Bench()
+    upload = bench.download().model_copy(update={"filename": "other.mp4"})
+    with pytest.raises(UploadLostError, match="of another file"):
+        bench.land(upload)
+    assert URI not in bench.store.objects
 
 
 def test_an_entry_is_of_now():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livekit_backup.core.landing_keys import MAX_KEY_BYTES, clean_filename, content_type, landing_uri, printable
+from livekit_backup.core.landing_keys import MAX_KEY_BYTES, clean_filename, content_type, landing_uri
+from livekit_backup.core.wording import quoted
 from livekit_backup.errors import RefusedError
 from livekit_backup.models.references import FileKind
 
@@ -80,7 +81,7 @@ def test_a_clean_name_stays_below_its_prefix(filename):
 
 @given(st.text(max_size=300), st.integers(0, 50))
 def test_printable_is(text, limit):
-    shown = printable(text, limit)
+    shown = quoted(text, limit)
     assert shown.isprintable()
     assert shown[0] == shown[-1] == "'"
     assert len(shown) <= 3 + 7 * limit

@@ -73,13 +73,17 @@ def test_files_are_told_apart_by_egress_run_and_name(ledger):
     assert len(uris) == 5
 
 
-def test_all_files_of_one_run(ledger):
-    for number in range(30):
-        ledger.record(_entry(Outcome.LANDED, f"{number}.ts"))
-    ledger.record(_entry(Outcome.LANDED, "other", run=51))
-    ledger.record(_entry(Outcome.LANDED, "other", egress_id="EG_12"))
-    assert {entry.filename for entry in ledger.files_of("EG_1", 5)} == {f"{number}.ts" for number in range(30)}
-    assert ledger.files_of("EG_9", 5) == []
+def test_the_whole_list_of_a_backups_files(ledger):
+    assert ledger.read_files("EG_1", 5) == ()
+    ledger.write_files("EG_1", 5, [FILE, FILE.model_copy(update={"filename": "other"})])
+    assert [identity.filename for identity in ledger.read_files("EG_1", 5)] == [FILE.filename, "other"]
+    assert ledger.read_files("EG_1", 51) == ledger.read_files("EG_12", 5) == ()
+
+
+def test_an_open_upload_is_known_to_its_run_alone(ledger):
+    ledger.note_upload(Attempt(dag_id="d", run_id="r"), FILE, "u1")
+    assert ledger.open_upload(Attempt(dag_id="d", run_id="r", try_number=2), FILE).upload_id == "u1"
+    assert ledger.open_upload(Attempt(dag_id="d", run_id="other"), FILE) is None
 
 
 def test_runs_are_told_apart_whatever_their_ids(ledger):

@@ -19,7 +19,7 @@ from livekit_backup.models.references import RecordingFile
 from livekit_backup.operators import recovery_operator
 from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.recover_file import LABEL, DownloadFileOperator, VerifyAndLandOperator
-from livekit_backup.operators.report import RECORDINGS, AllSafeOperator, ReportOperator
+from livekit_backup.operators.report import LANDED, RECORDINGS, AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
 
@@ -28,17 +28,14 @@ DATA = b"recording" * 100
 SOON = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-class States:
-    """The task state store: one value a key."""
+class Outlet:
+    """The accessor of an alias's asset events."""
 
     def __init__(self):
-        self.values = {}
+        self.added = []
 
-    def get(self, key):
-        return self.values.get(key)
-
-    def set(self, key, value):
-        self.values[key] = value
+    def add(self, asset, extra):
+        self.added.append((asset, extra))
 
 
 class Bench:
@@ -46,7 +43,7 @@ class Bench:
         self.store = MemoryStore()
         self.ledger = Ledger(self.store, "s3://b/out/_livekit_backup")
         self.states = {}
-        self.outlet_events = {RECORDINGS: SimpleNamespace(extra=None)}
+        self.outlet_events = {LANDED: Outlet()}
 
     def context(self):
         ti = SimpleNamespace(
@@ -122,7 +119,8 @@ def test_resolve_returns_files_and_no_links(bench):
     [file] = _planned(bench)
     assert file["landing_uri"].endswith("/EG_1/a.mp4")
     assert "Signature" not in json.dumps(file)
-    assert bench.ledger.read_plan("d", "r").to_recover == (RecordingFile.model_validate(file),)
+    brief = RecordingFile.model_validate(file).model_copy(update={"events": (), "label": ""})
+    assert bench.ledger.read_plan("d", "r").to_recover == (brief,)
 
 
 @pytest.mark.parametrize("backups", [None, [], ()])
@@ -132,9 +130,8 @@ def test_resolve_of_nothing(bench, backups):
 
 def test_a_file_is_downloaded_and_landed(bench):
     [file] = _planned(bench)
-    context = {**bench.context(), "task_state_store": States()}
+    context = bench.context()
     upload = bench.run(DownloadFileOperator, context, file=file)
-    assert context["task_state_store"].values == {"open_upload": upload["upload_id"]}
     assert context[LABEL].startswith("EG_1 · a.mp4 · 900 B · ")
     assert file["landing_uri"] not in bench.store.objects
     result = bench.run(VerifyAndLandOperator, file=file, upload=upload)
@@ -149,7 +146,7 @@ def test_a_file_is_downloaded_and_landed(bench):
 
 def test_a_second_try_drops_the_upload_of_the_first(bench):
     [file] = _planned(bench)
-    context = {**bench.context(), "task_state_store": States()}
+    context = bench.context()
     first = bench.run(DownloadFileOperator, context, file=file)
     second = bench.run(DownloadFileOperator, context, file=file)
     assert list(bench.store.uploads) == [second["upload_id"]] != [first["upload_id"]]
@@ -188,7 +185,9 @@ def test_the_report_of_a_run(bench):
     assert report["totals"] == {"landed": 1}
     assert report["headline"] == "1 file of 1 backup: 1 landed"
     assert bench.store.objects[report["report"]].startswith(b"LiveKit backup recovery")
-    [landed] = bench.outlet_events[RECORDINGS].extra["landed"]
+    [(asset, extra)] = bench.outlet_events[LANDED].added
+    assert asset == RECORDINGS
+    [landed] = extra["landed"]
     assert landed["uri"] == file["landing_uri"]
     assert bench.run(AllSafeOperator, report=report) == report["headline"]
 
@@ -197,7 +196,7 @@ def test_nothing_landed_gives_no_asset_event(bench):
     _planned(bench)
     report = bench.run(ReportOperator)
     assert not report["is_safe"]
-    assert bench.outlet_events[RECORDINGS].extra is None
+    assert bench.outlet_events[LANDED].added == []
 
 
 def test_the_verdict_fails_the_run_and_names_what_is_not_safe(bench, caplog):
@@ -221,7 +220,7 @@ def test_no_report_is_no_verdict(bench, report):
 def test_the_end_of_a_run_runs_whatever_happened():
     assert ReportOperator(task_id="t").trigger_rule == "all_done"
     assert AllSafeOperator(task_id="t", report={}).trigger_rule == "all_done"
-    assert ReportOperator(task_id="t").outlets == [RECORDINGS]
+    assert ReportOperator(task_id="t").outlets == [LANDED]
 
 
 def test_a_missing_setting_fails_at_once(bench, monkeypatch):

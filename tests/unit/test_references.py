@@ -36,7 +36,7 @@ FILE = RecordingFile(
     [
         FILE,
         BackupRef(egress_id="EG_1", run=5, events=(EVENT,)),
-        Upload(landing_uri="s3://b/k", upload_id=None),
+        Upload(egress_id="EG_1", run=5, filename="a", landing_uri="s3://b/k", upload_id=None),
         Plan(to_recover=(FILE,), accounted=(AccountedFile(file=FILE, outcome=Outcome.EXPIRED, reason="r"),)),
         Intake(unreadable=(UnreadableDocument(uri="u", position=0, reason="r", may_be_backup=True),)),
     ],

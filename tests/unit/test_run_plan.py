@@ -11,7 +11,7 @@ from livekit_backup.core import run_plan
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.run_plan import account_for, plan_run
-from livekit_backup.errors import LinkExpiredError
+from livekit_backup.errors import LinkExpiredError, SourceUnavailableError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.manifest import Manifest
 from livekit_backup.models.outcome import Outcome
@@ -46,6 +46,12 @@ class Bench:
         reader = IntakeReader()
         reader.read(self.store, self.store.list_keys("s3://b/in/"))
         return reader.result().backups
+
+    def landed(self, file):
+        self.store.put(file.landing_uri, b"recording")
+        head = self.store.head(file.landing_uri)
+        landed = {"landed_uri": file.landing_uri, "size": head.size, "etag": head.etag}
+        self.ledger.record(entry_for(file, Outcome.LANDED, "", ATTEMPT).model_copy(update=landed))
 
     def plan(self, refs=None, most=100, now=NOW):
         return plan_run(
@@ -119,10 +125,7 @@ def test_what_needs_no_download_is_written_down_but_never_over_a_landing():
     landed = {"landed_uri": "s3://b/w/x", "size": 9, "etag": bench.store.head("s3://b/w/x").etag}
     bench.ledger.record(entry_for(first, Outcome.LANDED, "", ATTEMPT).model_copy(update=landed))
     account_for(plan, bench.ledger, ATTEMPT)
-    assert {entry.filename: entry.outcome for entry in bench.ledger.files_of("EG_1", first.run)} == {
-        "a": Outcome.LANDED,
-        "b": Outcome.EXPIRED,
-    }
+    assert [bench.ledger.read(known.file).outcome for known in plan.accounted] == [Outcome.LANDED, Outcome.EXPIRED]
 
 
 def test_names_an_earlier_run_knew_replace_those_of_a_dead_manifest():
@@ -131,20 +134,32 @@ def test_names_an_earlier_run_knew_replace_those_of_a_dead_manifest():
     images = [{"filename": name, "location": signed(name)} for name in ("t1.jpeg", "t2.jpeg")]
     bench.manifests["/m"] = {"egress_id": "EG_1", "images": images}
     first, second = bench.plan().to_recover
-    bench.ledger.record(entry_for(first, Outcome.LANDED, "", ATTEMPT))
+    bench.landed(first)
     bench.ledger.record(entry_for(second, Outcome.FAILED, "busy", ATTEMPT))
     bench.manifests["/m"] = LinkExpiredError("dead")
     plan = bench.plan()
     assert {known.file.filename: known.outcome for known in plan.accounted} == {
-        "t1.jpeg": Outcome.LANDED,
+        "t1.jpeg": Outcome.ALREADY_LANDED,
         "t2.jpeg": Outcome.EXPIRED,
     }
+
+
+def test_what_a_killed_run_has_done_is_no_list_of_all_there_is():
+    bench = Bench(egress_ended("EG_1", backupStorageUsed=True, manifestLocation=signed("m"),
+                               imageResults=[{"filenamePrefix": "t", "imageCount": "2"}]))  # fmt: skip
+    bench.manifests["/m"] = {"egress_id": "EG_1", "images": [{"filename": "t1.jpeg", "location": signed("t1.jpeg")}]}
+    [first] = bench.plan().to_recover
+    bench.landed(first)
+    bench.manifests["/m"] = LinkExpiredError("dead")
+    assert sorted(known.file.filename for known in bench.plan().accounted) == ["(1 of 2 images)", "t1.jpeg"]
+    bench.manifests["/m"] = SourceUnavailableError("busy")
+    assert [known.file.filename for known in bench.plan().accounted] == ["(2 images of t)"]
 
 
 def test_over_the_limit_landed_files_make_room():
     bench = Bench(_event("EG_1", "a", "b", "c"))
     for file in bench.plan().to_recover[:2]:
-        bench.ledger.record(entry_for(file, Outcome.LANDED, "", ATTEMPT))
+        bench.landed(file)
     plan = bench.plan(most=1)
     assert [file.filename for file in plan.to_recover] == ["c"]
     assert [known.outcome for known in plan.accounted] == [Outcome.ALREADY_LANDED] * 2

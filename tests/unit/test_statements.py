@@ -18,7 +18,7 @@ from livekit_backup.core.statements import (
     render,
 )
 from livekit_backup.models.ledger_entry import Attempt
-from livekit_backup.models.outcome import SAFE, Outcome
+from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.references import (
     AccountedFile,
     BackupRef,
@@ -63,7 +63,12 @@ class Bench:
         self.ledger.write_plan("d", "r", Plan(to_recover=files, accounted=tuple(accounted)))
 
     def record(self, file, outcome, attempt=ATTEMPT, reason=""):
-        self.ledger.record(entry_for(file, outcome, reason, attempt))
+        entry = entry_for(file, outcome, reason, attempt)
+        if outcome in IN_WAREHOUSE:
+            self.store.put(file.landing_uri, b"recording")
+            head = self.store.head(file.landing_uri)
+            entry = entry.model_copy(update={"landed_uri": file.landing_uri, "size": head.size, "etag": head.etag})
+        self.ledger.record(entry)
 
 
 @pytest.fixture
@@ -95,11 +100,54 @@ def test_what_landed_before_is_already_landed(bench):
     assert (line.outcome, line.hours_left) == (Outcome.ALREADY_LANDED, None)
 
 
-def test_what_stays_in_ones_own_bucket_is_known_from_before(bench):
+@pytest.mark.parametrize("attempt", [ATTEMPT, EARLIER])
+def test_what_landed_and_is_not_there_any_more_is_not_safe(bench, attempt):
+    file = _file("a")
+    bench.plan(file)
+    bench.record(file, Outcome.LANDED, attempt)
+    bench.store.delete(file.landing_uri)
+    statement = bench.state()
+    assert statement.lines[0].outcome is Outcome.FAILED
+    assert not is_safe(statement)
+
+
+def test_what_lay_in_ones_own_bucket_before_is_no_answer_for_a_file_to_recover(bench):
     file = _file("a")
     bench.plan(file)
     bench.record(file, Outcome.IN_PRIMARY, EARLIER)
-    assert bench.state().lines[0].outcome is Outcome.IN_PRIMARY
+    assert bench.state().lines[0].outcome is Outcome.FAILED
+
+
+def test_a_backup_that_the_plan_does_not_know_is_named(bench):
+    bench.plan(_file("a"))
+    bench.record(_file("a"), Outcome.LANDED)
+    late = REF.model_copy(update={"egress_id": "EG_late"})
+    bench.ledger.write_intake("d", "r", Intake(backups=(REF, late)))
+    statement = bench.state()
+    assert [line.egress_id for line in statement.recoverable] == ["EG_late"]
+    assert not is_safe(statement)
+
+
+def test_an_egress_that_was_asked_for_and_not_found_is_named(bench):
+    bench.plan(_file("a"))
+    bench.record(_file("a"), Outcome.LANDED)
+    bench.ledger.write_intake("d", "r", Intake(backups=(REF,), wanted=("EG_1", "EG_typo")))
+    statement = bench.state()
+    assert [(line.egress_id, line.outcome) for line in statement.recoverable] == [("EG_typo", Outcome.UNRESOLVED)]
+    assert not is_safe(statement)
+
+
+def test_a_file_known_while_its_link_lived_is_not_lost_before_the_run(bench):
+    file = _file("a", hours=-5)
+    alive = entry_for(file, Outcome.FAILED, "busy", EARLIER).model_copy(
+        update={"recorded_at": NOW - timedelta(hours=9)}
+    )
+    bench.ledger.record(alive)
+    bench.plan(accounted=[AccountedFile(file=file, outcome=Outcome.EXPIRED, reason="expired")])
+    bench.record(file, Outcome.EXPIRED, reason="expired")
+    statement = bench.state()
+    assert not statement.lines[0].was_lost
+    assert not is_safe(statement)
 
 
 @pytest.mark.parametrize("before", [None, Outcome.FAILED, Outcome.EXPIRED])
@@ -135,10 +183,12 @@ def test_open_uploads_of_what_did_not_land_are_dropped(bench):
     landed, failed = _file("landed"), _file("failed")
     bench.plan(landed, failed)
     bench.record(landed, Outcome.LANDED)
-    kept = bench.store.create_upload(landed.landing_uri, content_type="x", metadata={})
-    bench.store.create_upload(failed.landing_uri, content_type="x", metadata={})
+    others = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={})
+    ours = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={})
+    bench.ledger.note_upload(ATTEMPT, failed, ours)
+    bench.ledger.note_upload(EARLIER, failed, others)
     bench.state()
-    assert list(bench.store.uploads) == [kept]
+    assert list(bench.store.uploads) == [others], "another run may still be at it"
 
 
 def test_a_run_that_never_came_to_a_plan_names_its_backups(bench):
@@ -223,6 +273,7 @@ def test_the_whole_text():
         "NOT SAFE (1)\n"
         "  failed           59.1 MiB   2.5 h left  EG_1 · Room · dir/b.mp4\n"
         "                                          busy\n"
+        "                                          → mend what the reason says, then clear its download task\n"
         "\n"
         "SAFE (1)\n"
         "  landed                0 B               EG_1 · a.mp4\n"
@@ -241,7 +292,7 @@ def test_names_cannot_forge_a_line(name, room, reason, uri):
     ]
     document = UnreadableDocument(uri=uri, position=0, reason="not JSON", may_be_backup=True)
     text = render(_statement(*lines, unreadable=(document,)))
-    assert len(text.splitlines()) == 2 + 2 * (2 + 3) + 3
+    assert len(text.splitlines()) == 2 + 2 * (2 + 3) + 1 + 3
     assert all(line.isprintable() for line in text.split("\n"))
 
 

@@ -23,7 +23,7 @@ def _upload(**changes):
         "source_etag": "x",
         "source_etag_computed": "x",
     }
-    return Upload(landing_uri="s3://b/k", upload_id="u", **{**values, **changes})
+    return Upload(egress_id="EG_1", run=5, filename="a", landing_uri="s3://b/k", upload_id="u", **{**values, **changes})
 
 
 def _parts(*sizes, md5s=MD5S, first=1):

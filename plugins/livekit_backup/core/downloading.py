@@ -9,36 +9,26 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 from urllib.parse import quote
 
 from livekit_backup.core.inbox import load_backup_events
-from livekit_backup.core.landing_keys import content_type, printable
+from livekit_backup.core.landing_keys import content_type
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.locations import Location
 from livekit_backup.core.progress import ProgressLog
 from livekit_backup.core.resolution import FetchManifest, resolve_backup, why_unresolved
 from livekit_backup.core.storage import ObjectStore
-from livekit_backup.core.transfer import Digests, Source, SourceBody, Transfer
+from livekit_backup.core.transfer import Source, SourceBody, Transfer
+from livekit_backup.core.wording import quoted
 from livekit_backup.errors import LivekitBackupError, RetryableError, UnresolvedError
+from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.references import BackupRef, RecordingFile, Upload
 
 CORRUPT_FETCHES = 2
 """A wrong byte on the way is gone at the second fetch; one at the source is not."""
 
 log = logging.getLogger(__name__)
-
-
-class UploadMemory(Protocol):
-    """Remembers across the tries of a task which upload the last try left open."""
-
-    def get(self) -> str | None:
-        """Return the upload's id, or None."""
-        ...
-
-    def set(self, upload_id: str) -> None:
-        """Remember it, before the first part is sent."""
-        ...
 
 
 def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest) -> Location:
@@ -61,7 +51,7 @@ def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest)
         raise found.error
     raise why_unresolved(
         backup.manifest_error
-        or UnresolvedError(f"{printable(file.filename)} is not in the manifest of {file.egress_id} any more")
+        or UnresolvedError(f"{quoted(file.filename)} is not in the manifest of {file.egress_id} any more")
     )
 
 
@@ -70,7 +60,7 @@ def download(
     open_source: Callable[[], Source],
     store: ObjectStore,
     ledger: Ledger,
-    memory: UploadMemory,
+    attempt: Attempt,
 ) -> Upload:
     """Stream a recording into an uncompleted multipart upload at its landing key.
 
@@ -80,29 +70,29 @@ def download(
     :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
     """
     if landed := ledger.find_landed(file):
-        log.info("%s has landed before, at %s", printable(file.filename), landed.landed_uri)
-        return Upload(landing_uri=landed.landed_uri, upload_id=None, already_landed=True, size=landed.size or 0)
-    if left_open := memory.get():
-        store.abort_upload(file.landing_uri, left_open)
+        log.info("%s has landed before, at %s", quoted(file.filename), landed.landed_uri)
+        return _upload(file, None, landing_uri=landed.landed_uri, already_landed=True, size=landed.size or 0)
+    if left_open := ledger.open_upload(attempt, file):
+        store.abort_upload(file.landing_uri, left_open.upload_id)
     source = open_source()
-    for attempt in range(1, CORRUPT_FETCHES + 1):
+    for fetch in range(1, CORRUPT_FETCHES + 1):
         body = source.open()
         if not body.size:
             body.close()
             return _empty(file, body)
-        upload = _fetch(file, source, body, store, memory)
-        if upload.source_etag_computed in ("", upload.source_etag) or attempt == CORRUPT_FETCHES:
+        upload = _fetch(file, source, body, store, lambda upload_id: ledger.note_upload(attempt, file, upload_id))
+        if upload.source_etag_computed in ("", upload.source_etag) or fetch == CORRUPT_FETCHES:
             break
-        log.warning("%s arrived with a wrong byte; fetching it again", printable(file.filename))
+        log.warning("%s arrived with a wrong byte; fetching it again", quoted(file.filename))
         store.abort_upload(file.landing_uri, upload.upload_id or "")
     return upload
 
 
 def _empty(file: RecordingFile, body: SourceBody) -> Upload:
     md5 = hashlib.md5(usedforsecurity=False).hexdigest()
-    return Upload(
-        landing_uri=file.landing_uri,
-        upload_id=None,
+    return _upload(
+        file,
+        None,
         sha256=hashlib.sha256().hexdigest(),
         etag=md5,
         source_etag=body.etag,
@@ -110,7 +100,9 @@ def _empty(file: RecordingFile, body: SourceBody) -> Upload:
     )
 
 
-def _fetch(file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, memory: UploadMemory) -> Upload:
+def _fetch(
+    file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, note: Callable[[str], None]
+) -> Upload:
     try:
         upload_id = store.create_upload(
             file.landing_uri, content_type=content_type(file.filename), metadata=provenance(file)
@@ -119,24 +111,20 @@ def _fetch(file: RecordingFile, source: Source, body: SourceBody, store: ObjectS
         body.close()
         raise
     try:
-        memory.set(upload_id)
-        progress = ProgressLog(log, printable(file.filename), body.size, file.deadline)
+        note(upload_id)
+        progress = ProgressLog(log, quoted(file.filename), body.size, file.deadline)
         digests = Transfer(source, body, progress).run(
             lambda number, part, md5: store.upload_part(file.landing_uri, upload_id, number, part, md5)
         )
         progress.end()
     except BaseException:
-        # If the store is gone too, the next try remembers the upload and drops it.
+        # If the store is gone too, the next try or the report knows the upload and drops it.
         with contextlib.suppress(LivekitBackupError):
             store.abort_upload(file.landing_uri, upload_id)
         raise
-    return _upload(file, upload_id, body, digests)
-
-
-def _upload(file: RecordingFile, upload_id: str, body: SourceBody, digests: Digests) -> Upload:
-    return Upload(
-        landing_uri=file.landing_uri,
-        upload_id=upload_id,
+    return _upload(
+        file,
+        upload_id,
         size=digests.size,
         part_size=digests.part_size,
         sha256=digests.sha256,
@@ -144,6 +132,17 @@ def _upload(file: RecordingFile, upload_id: str, body: SourceBody, digests: Dige
         announced_size=body.size,
         source_etag=body.etag,
         source_etag_computed=digests.source_etag_computed,
+    )
+
+
+def _upload(file: RecordingFile, upload_id: str | None, **facts: Any) -> Upload:
+    egress_id, run, filename = file.key
+    return Upload(
+        egress_id=egress_id,
+        run=run,
+        filename=filename,
+        upload_id=upload_id,
+        **{"landing_uri": file.landing_uri, **facts},
     )
 
 

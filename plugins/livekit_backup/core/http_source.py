@@ -17,10 +17,12 @@ import urllib3
 from livekit_backup.core.locations import Location, Resolver, check_location, system_resolver
 from livekit_backup.core.redaction import redact_http_logs
 from livekit_backup.core.source_answers import error_for_answer, has_expired
-from livekit_backup.errors import LinkExpiredError, SourceUnavailableError, TransferInterruptedError
+from livekit_backup.errors import LinkExpiredError, RefusedError, SourceUnavailableError, TransferInterruptedError
 
 CHUNK = 1024 * 1024
 """Bytes a read; smaller reads cost CPU, larger ones gain nothing."""
+MAX_SIZE = 50 * 1024**4
+"""S3's own limit is 48.8 TiB."""
 RATE_WINDOW_SECONDS = 60.0
 MINIMUM_RATE = 16 * 1024
 """Bytes/s over the window. A read time-out never fires on a drip, and at this rate a GiB takes 18 hours."""
@@ -151,16 +153,14 @@ class HttpSource:
         if response.headers.get("content-type", "").startswith("text/html"):
             raise SourceUnavailableError(f"{self.name} answered with a web page instead of the recording")
         size = _size(response, start)
+        if size is not None and size > MAX_SIZE:
+            raise RefusedError(f"{self.name} announces {size:.3g} bytes, more than S3 stores in an object")
         if size is None:
             raise TransferInterruptedError(f"{self.name} answered {status} without the length or range asked for")
         opened = HttpBody(self._location, response, start, size)
         if etag and opened.etag != etag:
             raise TransferInterruptedError(f"{self.name} changed while it was read")
         return opened
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._pool.clear()
 
 
 def _error_body(response: urllib3.BaseHTTPResponse) -> bytes:

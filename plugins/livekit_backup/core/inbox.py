@@ -16,12 +16,15 @@ from pydantic import ValidationError
 
 from livekit_backup.core.json_documents import Document, read_documents
 from livekit_backup.core.storage import ObjectStore
-from livekit_backup.errors import UnreadableEventError
+from livekit_backup.core.wording import describe_validation
+from livekit_backup.errors import AccessDeniedError, UnreadableEventError
 from livekit_backup.models.egress import FAILED_STATUSES, EgressInfo, WebhookEvent
 from livekit_backup.models.references import BackupRef, EventRef, Intake, UnreadableDocument
 
 log = logging.getLogger(__name__)
 
+_EVENTS = frozenset({"", "egress_started", "egress_updated", "egress_ended"})
+"""LiveKit's egress events; empty for a bare EgressInfo."""
 _FLAGS = (b"backupStorageUsed", b"backup_storage_used")
 
 
@@ -73,16 +76,6 @@ def _age(event: WebhookEvent) -> int:
     return (info.updated_at if info else 0) or event.created_at * 10**9
 
 
-def describe_validation(error: ValidationError) -> str:
-    """Return what is wrong and where, without the input: it can hold signed URLs."""
-    problems = [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more
-
-
 def read_object(store: ObjectStore, uri: str) -> Iterator[StoredEvent | UnreadableDocument]:
     """Give each document of one inbox object, read or unreadable, in order."""
     body = store.open(uri)
@@ -94,14 +87,19 @@ def read_object(store: ObjectStore, uri: str) -> Iterator[StoredEvent | Unreadab
 
 
 def _read_document(uri: str, document: Document) -> StoredEvent | UnreadableDocument:
+    mentions = any(flag in document.raw for flag in _FLAGS)
     reason = document.error
     if not reason:
         try:
-            return StoredEvent(EventRef(uri=uri, position=document.position), parse_event(document.value))
+            event = parse_event(document.value)
+            if event.event in _EVENTS or not mentions:
+                return StoredEvent(EventRef(uri=uri, position=document.position), event)
+            reason = f"{event.event[:80]!r} is no egress event, but mentions the backup flag"
         except UnreadableEventError as error:
             reason = str(error)
-    mentions = any(flag in document.raw for flag in _FLAGS) or not document.raw
-    return UnreadableDocument(uri=uri, position=document.position, reason=reason, may_be_backup=mentions)
+    # What is no JSON may be anything: a cut or compressed event does not show its flag.
+    may_be_backup = mentions or bool(document.error)
+    return UnreadableDocument(uri=uri, position=document.position, reason=reason, may_be_backup=may_be_backup)
 
 
 @dataclass
@@ -143,10 +141,10 @@ class IntakeReader:
                 for item in read_object(store, uri):
                     self._take(item)
             except FileNotFoundError:
-                # Listed, then removed: nothing is there to be read any more.
-                self._reject(
-                    UnreadableDocument(uri=uri, position=0, reason="removed while being read", may_be_backup=True)
-                )
+                self._reject_object(uri, "removed while being read")
+            except AccessDeniedError as error:
+                # One archived or foreign object must not stop the others.
+                self._reject_object(uri, str(error))
             self._objects += 1
 
     def _take(self, item: StoredEvent | UnreadableDocument) -> None:
@@ -162,6 +160,9 @@ class IntakeReader:
             self._add(run, egress, item)
         elif egress.status in FAILED_STATUSES:
             self._failed.add(run)
+
+    def _reject_object(self, uri: str, reason: str) -> None:
+        self._reject(UnreadableDocument(uri=uri, position=0, reason=reason, may_be_backup=True))
 
     def _reject(self, document: UnreadableDocument) -> None:
         log.warning("unreadable: %s, document %d: %s", document.uri, document.position, document.reason)
@@ -202,6 +203,7 @@ class IntakeReader:
             failed_without_backup=tuple(
                 sorted({egress_id for egress_id, run in self._failed if (egress_id, run) not in self._backups})
             ),
+            wanted=tuple(sorted(self._wanted)),
             objects=self._objects,
             events=self._events,
         )

@@ -194,7 +194,8 @@ class _Splitter:
                 return None
             self._scanned = token.end()
             if token.group() == b"\\":
-                self._scanned += 1
+                # What is escaped is passed over, but a line's end cannot be escaped.
+                self._scanned += self._open[self._scanned : self._scanned + 1] != b"\n"
             elif token.group() == b'"':
                 self._in_string = not self._in_string
             else:

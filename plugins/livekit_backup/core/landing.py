@@ -15,16 +15,18 @@ from livekit_backup.core.landing_keys import content_type
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.storage import ObjectHead, ObjectStore
 from livekit_backup.core.verification import Checks, check_parts, check_source
+from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
     CorruptError,
     LandingConflictError,
     LivekitBackupError,
-    NeedsOperatorError,
+    StorageUnavailableError,
     UploadGoneError,
+    UploadLostError,
 )
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
-from livekit_backup.models.references import RecordingFile, Upload
+from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +40,18 @@ def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger
 
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
     :raises LandingConflictError: the key holds other content; the upload is dropped.
-    :raises NeedsOperatorError: the upload is gone and nothing has landed: download has to run again.
+    :raises UploadLostError: the upload is gone and nothing has landed: download has to run again.
     """
+    if (upload.egress_id, upload.run, upload.filename) != file.key:
+        raise UploadLostError(
+            f"what download left here is of another file ({upload.egress_id} {quoted(upload.filename)}), since "
+            "resolve_manifests ran again: clear the download task"
+        )
     if landed := ledger.find_landed(file):
         _drop(upload, store)
         return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
     if upload.already_landed:
-        raise NeedsOperatorError(f"{upload.landing_uri} was there and is not any more: clear the download task")
+        raise UploadLostError(f"{upload.landing_uri} was there and is not any more: clear the download task")
     try:
         checks = check_source(upload, file.size)
         head = _complete(file, upload, store, checks)
@@ -52,8 +59,7 @@ def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger
         _drop(upload, store)
         raise
     entry = ledger.record(_landed_entry(file, upload, head, checks, attempt))
-    # Whatever else is open here can only end in a conflict with what has just landed.
-    drop_open_uploads([file], store)
+    drop_open_uploads(_rivals(upload.landing_uri, store), store)
     return entry
 
 
@@ -74,8 +80,10 @@ def _complete(file: RecordingFile, upload: Upload, store: ObjectStore, checks: C
         except UploadGoneError:
             return _landed_head(upload, store, checks)
     head = store.head(upload.landing_uri)
-    if head is None or (wrong := _what_is_wrong(upload, head, store, proven=proven)):
-        wrong = wrong if head else "is not there after it was completed"
+    if head is None:
+        # A store may show late what it has acknowledged; the next try finds it.
+        raise StorageUnavailableError(f"{upload.landing_uri} is not there yet after it was completed")
+    if wrong := _what_is_wrong(upload, head, store, checks, proven=proven):
         if not completed:
             raise LandingConflictError(
                 f"{upload.landing_uri} holds other content (it {wrong}): move it away or change landing_key, "
@@ -85,7 +93,6 @@ def _complete(file: RecordingFile, upload: Upload, store: ObjectStore, checks: C
         raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
     if not completed:
         _drop(upload, store)
-    checks.passed.append("destination_etag" if proven else "read_back")
     return head
 
 
@@ -93,21 +100,25 @@ def _landed_head(upload: Upload, store: ObjectStore, checks: Checks) -> ObjectHe
     """The upload is gone: a try before this one may have completed it and died before it wrote that down."""
     head = store.head(upload.landing_uri)
     if head is None:
-        raise NeedsOperatorError(
+        raise UploadLostError(
             f"the upload to {upload.landing_uri} was dropped and nothing is there: clear the download task"
         )
-    if wrong := _what_is_wrong(upload, head, store, proven=head.etag == upload.etag):
+    if wrong := _what_is_wrong(upload, head, store, checks, proven=True):
         raise LandingConflictError(f"{upload.landing_uri} holds other content: it {wrong}")
-    checks.passed.append("destination_etag" if head.etag == upload.etag else "read_back")
     return head
 
 
-def _what_is_wrong(upload: Upload, head: ObjectHead, store: ObjectStore, *, proven: bool) -> str:
-    """Look again, always: a store was seen that answers success to a wrong checksum."""
+def _what_is_wrong(upload: Upload, head: ObjectHead, store: ObjectStore, checks: Checks, *, proven: bool) -> str:
+    """Look again, always: a store was seen that answers success to a wrong checksum.
+
+    An ETag that is not the expected one proves nothing: the same bytes have others when they
+    were stored in other parts or under SSE-KMS. Then the object itself is read.
+    """
     if head.size != upload.size:
         return f"has {head.size} bytes instead of {upload.size}"
-    if proven:
-        return "" if head.etag == upload.etag else f"has ETag {head.etag} instead of {upload.etag}"
+    if proven and head.etag == upload.etag:
+        checks.passed.append("destination_etag")
+        return ""
     digest = hashlib.sha256()
     body = store.open(upload.landing_uri)
     try:
@@ -115,6 +126,7 @@ def _what_is_wrong(upload: Upload, head: ObjectHead, store: ObjectStore, *, prov
             digest.update(chunk)
     finally:
         body.close()
+    checks.passed.append("read_back")
     return "" if digest.hexdigest() == upload.sha256 else "reads back with another SHA-256"
 
 
@@ -140,17 +152,20 @@ def _landed_entry(
     )
 
 
-def drop_open_uploads(files: Iterable[RecordingFile], store: ObjectStore) -> int:
-    """Abort every open upload at the landing keys of these files; return how many there were.
-
-    What cannot be dropped costs storage and no recording, so it is only logged.
-    """
-    dropped = 0
-    for file in files:
+def drop_open_uploads(uploads: Iterable[OpenUpload], store: ObjectStore) -> None:
+    """Abort uploads. What cannot be dropped costs storage and no recording, so it is only logged."""
+    for upload in uploads:
         try:
-            for upload_id in store.list_uploads(file.landing_uri) if file.landing_uri else ():
-                store.abort_upload(file.landing_uri, upload_id)
-                dropped += 1
+            store.abort_upload(upload.landing_uri, upload.upload_id)
         except LivekitBackupError as error:
-            log.warning("open uploads were not dropped: %s", error)
-    return dropped
+            log.warning("an open upload was not dropped: %s", error)
+
+
+def _rivals(landing_uri: str, store: ObjectStore) -> list[OpenUpload]:
+    """Uploads that are open where something has just landed: they can only end in a conflict with it."""
+    try:
+        open_ids = store.list_uploads(landing_uri)
+    except LivekitBackupError as error:
+        log.warning("open uploads were not looked for: %s", error)
+        open_ids = []
+    return [OpenUpload(landing_uri=landing_uri, upload_id=upload_id) for upload_id in open_ids]

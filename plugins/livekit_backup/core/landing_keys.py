@@ -8,6 +8,7 @@ from datetime import datetime
 from posixpath import splitext
 
 from livekit_backup.core.storage import join_uri, split_uri
+from livekit_backup.core.wording import quoted
 from livekit_backup.errors import RefusedError
 from livekit_backup.models.landing_template import format_landing_key
 from livekit_backup.models.references import FileKind
@@ -15,6 +16,9 @@ from livekit_backup.models.references import FileKind
 MAX_KEY_BYTES = 1024
 """S3's limit for a key, in UTF-8."""
 
+_MISLEADING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = frozenset({"\u200c", "\u200d"})
+"""Persian words and many emoji are written with them."""
 _CONTENT_TYPES = {
     ".mp4": "video/mp4",
     ".ogg": "audio/ogg",
@@ -39,18 +43,12 @@ def clean_filename(filename: str) -> str:
     """
     parts = [part for part in filename.split("/") if part]
     if not parts or filename.endswith("/"):
-        raise RefusedError(f"{printable(filename)} names no file")
+        raise RefusedError(f"{quoted(filename)} names no file")
     if any(part in (".", "..") for part in filename.replace("\\", "/").split("/")):
-        raise RefusedError(f"{printable(filename)} climbs out of its prefix")
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in filename):
-        raise RefusedError(f"{printable(filename)} contains control or direction characters")
+        raise RefusedError(f"{quoted(filename)} climbs out of its prefix")
+    if any(unicodedata.category(char) in _MISLEADING and char not in _JOINERS for char in filename):
+        raise RefusedError(f"{quoted(filename)} contains control or direction characters")
     return "/".join(parts)
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Return a name as it can be shown anywhere: quoted, escaped, cut."""
-    escaped = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text[:limit])
-    return f"'{escaped}{'…' if len(text) > limit else ''}'"
 
 
 def landing_uri(
@@ -84,9 +82,9 @@ def landing_uri(
     )
     uri = join_uri(warehouse, key)
     if len(split_uri(uri)[1].encode()) > MAX_KEY_BYTES:
-        raise RefusedError(f"{printable(filename)} makes a key of over {MAX_KEY_BYTES} bytes")
+        raise RefusedError(f"{quoted(filename)} makes a key of over {MAX_KEY_BYTES} bytes")
     if f"{uri}/".startswith(f"{ledger}/"):
-        raise RefusedError(f"{printable(filename)} would land in the ledger")
+        raise RefusedError(f"{quoted(filename)} would land in the ledger")
     return uri
 
 

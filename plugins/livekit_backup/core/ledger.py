@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
-from livekit_backup.models.references import Intake, Plan, RecordingFile
+from livekit_backup.models.references import BackupFiles, FileIdentity, Intake, OpenUpload, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
 
 WORKERS = 16
@@ -50,12 +50,6 @@ class Ledger:
         """Return what is known of a file, or None."""
         return self._read(LedgerEntry, self.entry_uri(file.egress_id, file.run, file.filename))
 
-    def files_of(self, egress_id: str, run: int) -> list[LedgerEntry]:
-        """Return all that is known of one run of an egress."""
-        uris = list(self._store.list_keys(join_uri(self._base, "files", egress_id, str(run)) + "/"))
-        entries = in_parallel(lambda uri: self._read(LedgerEntry, uri), uris)
-        return [entry for entry in entries if entry]
-
     def find_landed(self, file: RecordingFile) -> LedgerEntry | None:
         """Return the entry of a file that is in the warehouse as the ledger says, or None."""
         entry = self.read(file)
@@ -73,10 +67,10 @@ class Ledger:
     def record(self, entry: LedgerEntry) -> LedgerEntry:
         """Store what became of a file and return what the ledger then holds: a landing stays."""
         uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
-        if entry.outcome not in IN_WAREHOUSE:
-            present = self._read(LedgerEntry, uri)
-            if present and self._has_landed(present):
+        if present := self._read(LedgerEntry, uri):
+            if entry.outcome not in IN_WAREHOUSE and self._has_landed(present):
                 return present
+            entry = entry.model_copy(update={"first_seen": present.first_seen or present.recorded_at})
         # One line: Athena reads a record a line.
         self._store.put(uri, f"{entry.model_dump_json()}\n".encode())
         return entry
@@ -95,12 +89,46 @@ class Ledger:
         return self._read(Intake, self.run_uri(dag_id, run_id, "intake.json"))
 
     def write_plan(self, dag_id: str, run_id: str, plan: Plan) -> None:
-        """Store what a run sets out to do."""
-        self._store.put(self.run_uri(dag_id, run_id, "plan.json"), plan.model_dump_json().encode())
+        """Store what a run sets out to do, without what only its tasks need."""
+
+        def brief(file: RecordingFile) -> RecordingFile:
+            return file.model_copy(update={"events": (), "label": ""})
+
+        kept = Plan(
+            to_recover=tuple(brief(file) for file in plan.to_recover),
+            accounted=tuple(known.model_copy(update={"file": brief(known.file)}) for known in plan.accounted),
+        )
+        self._store.put(self.run_uri(dag_id, run_id, "plan.json"), kept.model_dump_json().encode())
 
     def read_plan(self, dag_id: str, run_id: str) -> Plan | None:
         """Return what a run set out to do, or None when it never came that far."""
         return self._read(Plan, self.run_uri(dag_id, run_id, "plan.json"))
+
+    def write_files(self, egress_id: str, run: int, files: Sequence[RecordingFile]) -> None:
+        """Store the whole list of a backup's files, as its manifest gave it."""
+        whole = BackupFiles(files=tuple(FileIdentity(**file.identity()) for file in files))
+        self._store.put(self._files_uri(egress_id, run), whole.model_dump_json().encode())
+
+    def read_files(self, egress_id: str, run: int) -> tuple[FileIdentity, ...]:
+        """Return the whole list of a backup's files as an earlier run knew it; empty when none did."""
+        whole = self._read(BackupFiles, self._files_uri(egress_id, run))
+        return whole.files if whole else ()
+
+    def _files_uri(self, egress_id: str, run: int) -> str:
+        return join_uri(self._base, "backups", egress_id, f"{run}.json")
+
+    def note_upload(self, attempt: Attempt, file: RecordingFile, upload_id: str) -> None:
+        """Remember that this run has opened an upload, so that its next try or its report can drop it."""
+        noted = OpenUpload(landing_uri=file.landing_uri, upload_id=upload_id)
+        self._store.put(self._upload_uri(attempt, file), noted.model_dump_json().encode())
+
+    def open_upload(self, attempt: Attempt, file: RecordingFile) -> OpenUpload | None:
+        """Return the upload that this run last opened for a file, whatever became of it."""
+        return self._read(OpenUpload, self._upload_uri(attempt, file))
+
+    def _upload_uri(self, attempt: Attempt, file: RecordingFile) -> str:
+        name = self.entry_uri(*file.key).rpartition("/")[2]
+        return self.run_uri(attempt.dag_id, attempt.run_id, f"uploads/{file.egress_id}/{file.run}/{name}")
 
     def _read(self, model: type[_Document], uri: str) -> _Document | None:
         """Read a document. A damaged one counts as none: what it said is found out again."""

@@ -44,7 +44,7 @@ class Location:
             raise RefusedError(f"{safe_url(url)} carries a user name, which no signed URL does")
         self.url = url.strip()
         self.path = parts.path
-        self._query = {key.lower(): value for key, value in parse_qsl(parts.query)}
+        self._query = {key.lower(): value for key, value in parse_qsl(parts.query, keep_blank_values=True)}
 
     def __repr__(self) -> str:
         return f"Location({safe_url(self.url)!r})"
@@ -65,6 +65,11 @@ class Location:
     def is_signed(self) -> bool:
         """Whether the URL itself is the credential. An unsigned one is in the customer's own bucket."""
         return not _SIGNATURES.isdisjoint(self._query)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the URL carries nothing that could be a credential: then it names a place, and no more."""
+        return not self._query and "%3f" not in self.path.lower()
 
     @property
     def deadline(self) -> datetime | None:

@@ -19,10 +19,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from livekit_backup.core.inbox import describe_validation
 from livekit_backup.core.locations import Location, Resolver, check_location, system_resolver
 from livekit_backup.core.redaction import redact_http_logs
 from livekit_backup.core.source_answers import error_for_answer, has_expired
+from livekit_backup.core.wording import describe_validation
 from livekit_backup.errors import (
     LinkExpiredError,
     RefusedError,

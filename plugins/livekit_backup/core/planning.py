@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from livekit_backup.core.landing_keys import landing_uri
 from livekit_backup.core.locations import Location
 from livekit_backup.core.resolution import ResolvedBackup, ResolvedFile
 from livekit_backup.core.source_answers import has_expired
-from livekit_backup.errors import LivekitBackupError, RetryableError
+from livekit_backup.core.wording import FOREVER, hours_left, readable_size
+from livekit_backup.errors import LivekitBackupError, RetryableError, UnresolvedError
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import AccountedFile, BackupRef, Plan, RecordingFile
 from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
 
 CheckLocation = Callable[[Location], None]
-
-_FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 def plan_backup(
@@ -32,8 +31,10 @@ def plan_backup(
                 raise resolved.error
             assert resolved.location is not None
             _check(resolved.location, check)
+            if not resolved.location.is_signed and not resolved.location.is_plain:
+                raise UnresolvedError(f"{resolved.location.name} carries a query, but no signature that is known here")
             if not resolved.location.is_signed:
-                reason = f"unsigned location {resolved.location.name}: it is in the customer's own bucket"
+                reason = f"unsigned location {resolved.location.name}: it is in your own bucket"
                 accounted.append(AccountedFile(file=file, outcome=Outcome.IN_PRIMARY, reason=reason))
                 continue
             file = file.model_copy(update={"landing_uri": _land(file, settings)})
@@ -61,7 +62,7 @@ def merge_plans(plans: Iterable[Plan], most: int) -> Plan:
     plans = list(plans)
     files = sorted(
         (file for plan in plans for file in plan.to_recover),
-        key=lambda file: (file.deadline or _FOREVER, file.egress_id, file.run, file.filename),
+        key=lambda file: (file.deadline or FOREVER, file.egress_id, file.run, file.filename),
     )
     over = tuple(
         AccountedFile(
@@ -78,17 +79,10 @@ def merge_plans(plans: Iterable[Plan], most: int) -> Plan:
     )
 
 
-def hours_left(deadline: datetime | None, now: datetime) -> float | None:
-    """Return the hours until a deadline, 0 when it is over."""
-    if deadline is None:
-        return None
-    return max(0.0, (deadline - now) / timedelta(hours=1))
-
-
 def _describe(ref: BackupRef, backup: ResolvedBackup, resolved: ResolvedFile, now: datetime) -> RecordingFile:
     egress = backup.egress
     deadline = resolved.location.deadline if resolved.location else None
-    if deadline is None and resolved.location and resolved.location.is_signed:
+    if deadline is None and (resolved.location is None or resolved.location.is_signed):
         ended = egress.ended_at or egress.updated_at
         deadline = (datetime.fromtimestamp(ended // 10**9, UTC) if ended else now) + BACKUP_LIFETIME
     return RecordingFile(
@@ -115,16 +109,6 @@ def _label(room: str, resolved: ResolvedFile, deadline: datetime | None, now: da
         parts = [*parts, f"{left:.0f} h left"]
     # Airflow keeps 250 characters of a label.
     return " · ".join("".join(char for char in part if char.isprintable())[:80] for part in parts)
-
-
-def readable_size(size: int) -> str:
-    """Return a size in the unit a person would choose."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _land(file: RecordingFile, settings: Settings) -> str:

@@ -6,7 +6,7 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from livekit_backup.core.planning import hours_left, readable_size
+from livekit_backup.core.wording import hours_left, readable_size
 
 INTERVAL_SECONDS = 10.0
 

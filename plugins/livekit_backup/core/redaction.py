@@ -14,6 +14,9 @@ _LIBRARIES = ("httpx", "httpcore", "urllib3")
 _LOGGERS = ("httpx", "httpcore.http11", "httpcore.connection", "urllib3.connection", "urllib3.connectionpool")
 """Those known to log URLs, in case they have not logged yet."""
 
+MAX_SHOWN = 1000
+"""Characters of a URL in a text; S3 keys have at most 1024 bytes."""
+
 _QUERY = re.compile(r"\?[^\s\"<>]+")
 
 
@@ -30,7 +33,9 @@ def safe_url(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "(a malformed URL)"
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    # A query can hide in the path: encoded, or behind an ampersand that lost its question mark.
+    path = re.split(r"%3f|&|;", parts.path, maxsplit=1, flags=re.IGNORECASE)[0]
+    return f"{parts.scheme}://{host}{port}{path}"[:MAX_SHOWN]
 
 
 class QueryRedactingFilter(logging.Filter):

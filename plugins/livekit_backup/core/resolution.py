@@ -8,6 +8,8 @@ much there should be, so that a manifest that lists too little is noticed.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,14 +17,15 @@ from datetime import UTC, datetime
 from pydantic import SecretStr
 
 from livekit_backup.core.locations import Location
+from livekit_backup.core.wording import FOREVER
 from livekit_backup.errors import LinkExpiredError, LivekitBackupError, RefusedError, UnresolvedError
 from livekit_backup.models.egress import EgressInfo, SegmentResult, WebhookEvent
 from livekit_backup.models.manifest import Manifest, ManifestPlaylist
 from livekit_backup.models.references import FileKind
 
-FetchManifest = Callable[[Location], Manifest]
+_S3_HOST = re.compile(r"^(.+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
 
-_FOREVER = datetime.max.replace(tzinfo=UTC)
+FetchManifest = Callable[[Location], Manifest]
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
         _add_manifest(found, manifest, backups)
     _add_results(found, backups)
     if manifest:
-        _add_shortfall(found, manifest, egress)
+        _add_shortfall(found, manifest, backups)
     reason = why_unresolved(error or UnresolvedError("the manifest leaves it out, and the event has no location"))
-    _add_named(found, egress, reason)
+    _add_named(found, backups, reason)
     if not manifest:
-        _add_counted(found, egress, reason)
+        _add_counted(found, backups, reason)
     if not list(found):
         found.put(ResolvedFile("(all files)", FileKind.UNKNOWN, error=reason))
     return ResolvedBackup(egress, _started(egress, events[0]), tuple(found), error)
@@ -90,12 +93,16 @@ def _first_manifest(
 
 
 def _sizes(backups: Sequence[EgressInfo]) -> dict[str, int]:
-    return {
-        result.filename: result.size
-        for backup in reversed(backups)
-        for result in backup.file_results
-        if result.size > 0
-    }
+    """Sizes by name, of the newest event that has one. A name that two results share says nothing."""
+    sizes: dict[str, int] = {}
+    for backup in reversed(backups):
+        names = Counter(result.filename for result in backup.file_results)
+        for result in backup.file_results:
+            if names[result.filename] > 1:
+                sizes.pop(result.filename, None)
+            elif result.size > 0:
+                sizes[result.filename] = result.size
+    return sizes
 
 
 class _Files:
@@ -145,11 +152,13 @@ class _Files:
 
 
 def _object(location: Location) -> tuple[str, str]:
-    return location.host, location.path
+    """Which object a location names: S3 has the same bucket under hosts with and without its region."""
+    bucket = _S3_HOST.match(location.host)
+    return (bucket.group(1) if bucket else location.host), location.key_path
 
 
 def _life(location: Location) -> datetime:
-    return location.deadline or _FOREVER
+    return location.deadline or FOREVER
 
 
 def _distinct_name(filename: str, location: Location) -> str:
@@ -175,9 +184,9 @@ def _playlist_name(playlist: ManifestPlaylist, manifest: Manifest, egress: Egres
         path = f"/{Location(playlist.link.get_secret_value()).key_path}"
     except LivekitBackupError:
         path = ""
-    for result in egress.segment_results:
-        if result.playlist_name and path.endswith(f"/{result.playlist_name.lstrip('/')}"):
-            return result.playlist_name
+    names = [result.playlist_name for result in egress.segment_results if result.playlist_name]
+    if fitting := [name for name in names if path.endswith(f"/{name.lstrip('/')}")]:
+        return max(fitting, key=len)
     if len(manifest.playlists) == len(egress.segment_results) == 1:
         return egress.segment_results[0].playlist_name
     return ""
@@ -212,12 +221,14 @@ def _add_missing(found: _Files, filename: str, kind: FileKind, link: SecretStr) 
     found.add(filename, kind, link)
 
 
-def _add_shortfall(found: _Files, manifest: Manifest, egress: EgressInfo) -> None:
+def _add_shortfall(found: _Files, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:
     """Account for files that the event counted and the manifest does not list."""
-    listed_segments = sum(len(playlist.segments) for playlist in manifest.playlists)
+    segments, images = _counts(backups)
+    listed_segments = {segment.filename for playlist in manifest.playlists for segment in playlist.segments}
     for noun, listed, expected in (
-        ("segments", listed_segments, sum(result.segment_count for result in egress.segment_results)),
-        ("images", len(manifest.images), sum(result.image_count for result in egress.image_results)),
+        ("segments", len(listed_segments), sum(segments.values())),
+        # One that is overwritten again and again is listed each time.
+        ("images", len(manifest.images), sum(images.values())),
     ):
         if listed < expected:
             found.put(
@@ -229,19 +240,36 @@ def _add_shortfall(found: _Files, manifest: Manifest, egress: EgressInfo) -> Non
             )
 
 
-def _add_named(found: _Files, egress: EgressInfo, reason: LivekitBackupError) -> None:
-    """Account for files that the event names and nothing locates."""
-    named = [(file.filename, FileKind.FILE, file.size or None) for file in egress.file_results]
-    named += [(result.playlist_name, FileKind.PLAYLIST, None) for result in egress.segment_results]
-    for filename, kind, size in named:
-        if filename and not found.has(filename):
-            found.put(ResolvedFile(filename, kind, size=size, error=reason))
+def _counts(backups: Sequence[EgressInfo]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return segments by playlist and images by prefix: the most that any event of the run counts."""
+    segments, images = Counter[str](), Counter[str]()
+    for backup in backups:
+        # An event may count two outputs of one name; two events of a run count the same ones.
+        of_event, images_of_event = Counter[str](), Counter[str]()
+        for result in backup.segment_results:
+            of_event[result.playlist_name] += max(0, result.segment_count)
+        for image in backup.image_results:
+            images_of_event[image.filename_prefix] += max(0, image.image_count)
+        segments |= of_event
+        images |= images_of_event
+    return segments, images
 
 
-def _add_counted(found: _Files, egress: EgressInfo, reason: LivekitBackupError) -> None:
-    """Without a manifest, account for the files that the event only counts."""
-    counted = [(result.segment_count, f"segments of {result.playlist_name}") for result in egress.segment_results]
-    counted += [(result.image_count, f"images of {result.filename_prefix}") for result in egress.image_results]
+def _add_named(found: _Files, backups: Sequence[EgressInfo], reason: LivekitBackupError) -> None:
+    """Account for files that an event names and nothing locates."""
+    for backup in backups:
+        named = [(file.filename, FileKind.FILE, file.size or None) for file in backup.file_results]
+        named += [(result.playlist_name, FileKind.PLAYLIST, None) for result in backup.segment_results]
+        for filename, kind, size in named:
+            if filename and not found.has(filename):
+                found.put(ResolvedFile(filename, kind, size=size, error=reason))
+
+
+def _add_counted(found: _Files, backups: Sequence[EgressInfo], reason: LivekitBackupError) -> None:
+    """Without a manifest, account for the files that an event only counts."""
+    segments, images = _counts(backups)
+    counted = [(count, f"segments of {name}") for name, count in segments.items()]
+    counted += [(count, f"images of {prefix}") for prefix, count in images.items()]
     for count, of in counted:
         if count > 0:
             found.put(ResolvedFile(f"({count} {of})", FileKind.UNKNOWN, error=reason))

@@ -14,9 +14,9 @@ from livekit_backup.core.planning import merge_plans, plan_backup
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.errors import RetryableError, SourceUnavailableError, UnreadableEventError
-from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
-from livekit_backup.models.references import AccountedFile, BackupRef, FileKind, Plan, RecordingFile
+from livekit_backup.models.references import AccountedFile, BackupRef, FileIdentity, FileKind, Plan, RecordingFile
 from livekit_backup.models.settings import Settings
 
 WORKERS = 8
@@ -48,10 +48,16 @@ def plan_run(
         try:
             resolved = resolve_backup(load_backup_events(inbox, ref), fetch)
         except UnreadableEventError as error:
-            return Plan(accounted=(_vanished(ref, str(error), now),))
-        if patient and isinstance(resolved.manifest_error, RetryableError) and any(f.error for f in resolved.files):
-            unanswered.append(str(resolved.manifest_error))
-        return _with_known_names(plan_backup(ref, resolved, settings, check, now), ref, ledger)
+            return _with_known_names(Plan(accounted=(_vanished(ref, str(error), now),)), ref, ledger)
+        if isinstance(resolved.manifest_error, RetryableError):
+            if patient and any(file.error for file in resolved.files):
+                unanswered.append(str(resolved.manifest_error))
+            return plan_backup(ref, resolved, settings, check, now)
+        planned = plan_backup(ref, resolved, settings, check, now)
+        if resolved.manifest_error:
+            return _with_known_names(planned, ref, ledger)
+        ledger.write_files(ref.egress_id, ref.run, planned.files)
+        return planned
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="resolve") as pool:
         plans = list(pool.map(plan, refs))
@@ -91,42 +97,38 @@ def _vanished(ref: BackupRef, reason: str, now: datetime) -> AccountedFile:
 
 
 def _with_known_names(plan: Plan, ref: BackupRef, ledger: Ledger) -> Plan:
-    """Where a dead manifest leaves files without names, take the names an earlier run wrote down.
-
-    A run that read the manifest accounted for every file in it, so the ledger's list is whole.
-    """
+    """Where a dead manifest leaves files without names, take those of the list that an earlier run read from it."""
     nameless = [known for known in plan.accounted if known.file.kind is FileKind.UNKNOWN]
-    if not nameless:
-        return plan
-    names = {file.filename for file in plan.to_recover} | {known.file.filename for known in plan.accounted}
-    known_before = [
-        _from_ledger(entry, nameless[0], ref)
-        for entry in ledger.files_of(ref.egress_id, ref.run)
-        if entry.kind is not FileKind.UNKNOWN and entry.filename not in names
-    ]
+    known_before = ledger.read_files(ref.egress_id, ref.run) if nameless else ()
     if not known_before:
         return plan
     named = tuple(known for known in plan.accounted if known.file.kind is not FileKind.UNKNOWN)
-    return Plan(to_recover=plan.to_recover, accounted=(*named, *known_before))
+    names = {file.filename for file in plan.to_recover} | {known.file.filename for known in named}
+    missing = [identity for identity in known_before if identity.filename not in names]
+    return Plan(
+        to_recover=plan.to_recover,
+        accounted=(*named, *(_as_known(identity, nameless[0], ledger) for identity in missing)),
+    )
 
 
-def _from_ledger(entry: LedgerEntry, nameless: AccountedFile, ref: BackupRef) -> AccountedFile:
-    file = RecordingFile(**entry.identity(), size=entry.size, events=ref.events)
-    if entry.outcome in (*IN_WAREHOUSE, Outcome.IN_PRIMARY):
+def _as_known(identity: FileIdentity, nameless: AccountedFile, ledger: Ledger) -> AccountedFile:
+    file = RecordingFile(**identity.identity())
+    if ledger.find_landed(file):
+        return _landed_before(file)
+    entry = ledger.read(file)
+    if entry and entry.outcome is Outcome.IN_PRIMARY:
         return AccountedFile(file=file, outcome=entry.outcome, reason=entry.reason)
     return AccountedFile(file=file, outcome=nameless.outcome, reason=nameless.reason)
 
 
+def _landed_before(file: RecordingFile) -> AccountedFile:
+    return AccountedFile(file=file, outcome=Outcome.ALREADY_LANDED, reason="landed by an earlier run")
+
+
 def _without_landed(plan: Plan, ledger: Ledger) -> Plan:
-    """Make room under the limit: what the ledger knows to be landed needs no task to say so again."""
-    entries = in_parallel(ledger.read, plan.to_recover)
-    landed = {entry.filename for entry in entries if entry is not None and entry.outcome in IN_WAREHOUSE}
+    """Make room under the limit: what has landed needs no task to say so again."""
+    landed = dict(zip(plan.to_recover, in_parallel(ledger.find_landed, plan.to_recover), strict=True))
     return Plan(
-        to_recover=tuple(file for file in plan.to_recover if file.filename not in landed),
-        accounted=plan.accounted
-        + tuple(
-            AccountedFile(file=file, outcome=Outcome.ALREADY_LANDED, reason="landed by an earlier run")
-            for file in plan.to_recover
-            if file.filename in landed
-        ),
+        to_recover=tuple(file for file, entry in landed.items() if not entry),
+        accounted=plan.accounted + tuple(_landed_before(file) for file, entry in landed.items() if entry),
     )

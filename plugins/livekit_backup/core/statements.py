@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from livekit_backup.core.landing import drop_open_uploads
-from livekit_backup.core.landing_keys import printable
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
-from livekit_backup.core.planning import hours_left, readable_size
 from livekit_backup.core.storage import ObjectStore
+from livekit_backup.core.wording import FOREVER, escaped, hours_left, quoted, readable_size
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.references import Intake, Plan, RecordingFile
 from livekit_backup.models.statement import Statement, StatementLine
 from livekit_backup.models.window import Window
 
+WHAT_TO_DO = {
+    Outcome.CORRUPT: "clear its download task; if it stays so, send this line to LiveKit's support",
+    Outcome.MISSING: "send this line to LiveKit's support",
+    Outcome.EXPIRED: "only LiveKit's support could still have it; see why the run came late",
+    Outcome.REFUSED: "if you know the place, add its host to allowed_hosts, then clear resolve_manifests",
+    Outcome.UNRESOLVED: "clear resolve_manifests with what follows it, while the links live",
+    Outcome.FAILED: "mend what the reason says, then clear its download task",
+}
+"""For a person who sees an outcome for the first time."""
+
 MAX_NAMED_IN_ASSET = 100
 """An asset event's extra is a database row; the report has every name."""
 
 MAX_NAMED_IN_XCOM = 20
 """Enough for a screen; the report has every name."""
-
-_FAR = datetime.max.replace(tzinfo=UTC)
 
 
 def make_statement(
@@ -45,17 +52,13 @@ def make_statement(
     gaps = [f"{task} did not succeed: see its log" for task in failed_tasks]
     if intake is None and not gaps:
         gaps.append("nothing is known of this window: no task read it")
-    lines: list[StatementLine] = []
     if intake and intake.backups and plan is None:
         gaps.append("the run ended before the files of its backups were known")
-        lines = [_whole_backup(intake, index) for index in range(len(intake.backups))]
-    elif plan:
-        lines = _lines(plan, ledger, attempt, now)
-        landed = {(line.egress_id, line.run, line.filename) for line in lines if line.outcome in IN_WAREHOUSE}
-        drop_open_uploads(
-            [file for file in plan.to_recover if (file.egress_id, file.run, file.filename) not in landed],
-            warehouse,
-        )
+    lines = [*_lines(plan, ledger, attempt, now), *_lines_without_plan(intake, plan)]
+    landed = {line.key for line in lines if line.outcome in IN_WAREHOUSE}
+    left = [file for file in (plan.to_recover if plan else ()) if file.key not in landed]
+    opened = in_parallel(lambda file: ledger.open_upload(attempt, file), left)
+    drop_open_uploads([upload for upload in opened if upload], warehouse)
     return Statement(
         dag_id=attempt.dag_id,
         run_id=attempt.run_id,
@@ -71,51 +74,63 @@ def make_statement(
 
 
 def _urgency(line: StatementLine) -> tuple[bool, datetime, str, str]:
-    return (line.outcome in SAFE, line.deadline or _FAR, line.egress_id, line.filename)
+    return (line.outcome in SAFE, line.deadline or FOREVER, line.egress_id, line.filename)
 
 
-def _whole_backup(intake: Intake, index: int) -> StatementLine:
-    backup = intake.backups[index]
-    return StatementLine(
-        egress_id=backup.egress_id,
-        run=backup.run,
-        filename="(all files)",
-        room_name=backup.room_name,
-        outcome=Outcome.FAILED,
-        reason="resolve_manifests did not end, so its files are not known: clear that task",
+def _lines_without_plan(intake: Intake | None, plan: Plan | None) -> Iterator[StatementLine]:
+    """Backups that came too late for the plan, and egresses that were asked for and not found."""
+    if intake is None:
+        return
+    planned = {(file.egress_id, file.run) for file in plan.files} if plan else set()
+    for backup in intake.backups:
+        if (backup.egress_id, backup.run) not in planned:
+            yield StatementLine(
+                egress_id=backup.egress_id,
+                run=backup.run,
+                filename="(all files)",
+                room_name=backup.room_name,
+                outcome=Outcome.FAILED,
+                reason="its files are not known yet: clear resolve_manifests with what follows it",
+            )
+    for egress_id in sorted(set(intake.wanted) - {backup.egress_id for backup in intake.backups}):
+        yield StatementLine(
+            egress_id=escaped(egress_id, 128),
+            run=0,
+            filename="(all files)",
+            outcome=Outcome.UNRESOLVED,
+            reason="the window holds no backup event of it: check the id and the window",
+        )
+
+
+def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -> list[StatementLine]:
+    if plan is None:
+        return []
+    dead = {known.file.key for known in plan.accounted if known.outcome is Outcome.EXPIRED}
+    return in_parallel(
+        lambda file: _line(file, _outcome(file, ledger, attempt), was_dead=file.key in dead, now=now), plan.files
     )
 
 
-def _lines(plan: Plan, ledger: Ledger, attempt: Attempt, now: datetime) -> list[StatementLine]:
-    lost = {
-        (known.file.egress_id, known.file.run, known.file.filename)
-        for known in plan.accounted
-        if known.outcome is Outcome.EXPIRED
-    }
-    files = [*plan.to_recover, *(known.file for known in plan.accounted)]
-
-    def line(file: RecordingFile) -> StatementLine:
-        was_lost = (file.egress_id, file.run, file.filename) in lost
-        return _line(file, _outcome(file, ledger, attempt), was_lost=was_lost, now=now)
-
-    return in_parallel(line, files)
-
-
 def _outcome(file: RecordingFile, ledger: Ledger, attempt: Attempt) -> LedgerEntry:
-    """Return a file's entry as it counts for this run."""
+    """Return a file's entry as it counts for this run. What landed counts only while its object is there."""
     entry = ledger.read(file)
-    if entry and (entry.attempt.dag_id, entry.attempt.run_id) == (attempt.dag_id, attempt.run_id):
-        return entry
+    ours = entry is not None and (entry.attempt.dag_id, entry.attempt.run_id) == (attempt.dag_id, attempt.run_id)
     if entry and entry.outcome in IN_WAREHOUSE:
-        return entry.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
-    if entry and entry.outcome is Outcome.IN_PRIMARY:
+        if ledger.find_landed(file):
+            return entry if ours else entry.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+        reason = f"it landed at {entry.landed_uri}, but is not there as it was: clear its download task"
+    elif entry and ours:
         return entry
-    reason = "its tasks ended without an outcome (killed, or never started): clear its download task"
+    else:
+        reason = "its tasks ended without an outcome (killed, or never started): clear its download task"
     return ledger.record(entry_for(file, Outcome.FAILED, reason, attempt))
 
 
-def _line(file: RecordingFile, entry: LedgerEntry, *, was_lost: bool, now: datetime) -> StatementLine:
+def _line(file: RecordingFile, entry: LedgerEntry, *, was_dead: bool, now: datetime) -> StatementLine:
     safe = entry.outcome in SAFE
+    first_seen = entry.first_seen or entry.recorded_at
+    # Dead when the run planned it, and nobody here knew of it while it lived.
+    was_lost = was_dead and not safe and (file.deadline is None or first_seen > file.deadline)
     return StatementLine(
         egress_id=file.egress_id,
         run=file.run,
@@ -127,8 +142,8 @@ def _line(file: RecordingFile, entry: LedgerEntry, *, was_lost: bool, now: datet
         sha256=entry.sha256,
         landed_uri=entry.landed_uri,
         deadline=file.deadline,
-        hours_left=None if safe else hours_left(file.deadline, now),
-        was_lost=was_lost and not safe,
+        hours_left=None if safe or entry.outcome is Outcome.EXPIRED else hours_left(file.deadline, now),
+        was_lost=was_lost,
     )
 
 
@@ -164,8 +179,7 @@ def _count(number: int, noun: str) -> str:
 def not_safe(statement: Statement) -> list[str]:
     """Return a sentence for each of the first files that are not safe, the nearest deadline first."""
     return [
-        f"{line.outcome.value}, {_left(line)}{line.egress_id} {printable(line.filename)}: "
-        f"{printable(line.reason, 500)[1:-1]}"
+        f"{line.outcome.value}, {_left(line)}{line.egress_id} {quoted(line.filename)}: {escaped(line.reason, 500)}"
         for line in statement.recoverable[:MAX_NAMED_IN_XCOM]
     ]
 
@@ -213,7 +227,7 @@ def _render(statement: Statement) -> Iterator[str]:
         yield f"UNREADABLE ({len(statement.unreadable)}; they stay in the inbox)"
         for document in statement.unreadable:
             mark = "  may be a backup" if document.may_be_backup else ""
-            yield f"  {printable(document.uri, 500)} document {document.position}: {document.reason}{mark}"
+            yield f"  {quoted(document.uri, 500)} document {document.position}: {document.reason}{mark}"
     if statement.failed_without_backup:
         yield ""
         yield f"FAILED WITHOUT A BACKUP ({len(statement.failed_without_backup)}; nothing to recover)"
@@ -229,10 +243,12 @@ def _section(title: str, lines: Iterable[StatementLine]) -> Iterator[str]:
     for line in lines:
         left = "" if line.hours_left is None else f"{line.hours_left:.1f} h left"
         size = "" if line.size is None else readable_size(line.size)
-        room = f" · {printable(line.room_name, 60)[1:-1]}" if line.room_name else ""
-        name = printable(line.filename)[1:-1]
+        room = f" · {escaped(line.room_name, 60)}" if line.room_name else ""
+        name = escaped(line.filename)
         yield f"  {line.outcome.value:<14} {size:>10} {left:>12}  {line.egress_id}{room} · {name}"
         if line.landed_uri:
-            yield f"  {'':<14} {'':>10} {'':>12}  {printable(line.landed_uri, 1100)[1:-1]}  sha256 {line.sha256}"
+            yield f"  {'':<14} {'':>10} {'':>12}  {escaped(line.landed_uri, 1100)}  sha256 {line.sha256}"
         if line.reason:
-            yield f"  {'':<14} {'':>10} {'':>12}  {printable(line.reason, 1000)[1:-1]}"
+            yield f"  {'':<14} {'':>10} {'':>12}  {escaped(line.reason, 1000)}"
+        if line.outcome in WHAT_TO_DO:
+            yield f"  {'':<14} {'':>10} {'':>12}  → {WHAT_TO_DO[line.outcome]}"

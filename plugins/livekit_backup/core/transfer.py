@@ -181,10 +181,11 @@ class Transfer:
 
 
 def _raise_failures(pending: list[Future[None]]) -> list[Future[None]]:
-    for future in pending:
-        if future.done():
-            future.result()
-    return [future for future in pending if not future.done()]
+    # Looked at once: one that ends between two looks would be dropped unread.
+    done = {future for future in pending if future.done()}
+    for future in done:
+        future.result()
+    return [future for future in pending if future not in done]
 
 
 def _upload(

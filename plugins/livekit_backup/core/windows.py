@@ -10,6 +10,10 @@ from livekit_backup.models.settings import BACKUP_LIFETIME
 from livekit_backup.models.window import Window
 
 HOUR = timedelta(hours=1)
+MAX_AHEAD = timedelta(days=2)
+"""A run that waits longer is a mistake, and holds one of the DAG's active runs."""
+MAX_SPAN = timedelta(days=400)
+"""Links live for 7 days; to account for a year that is over is as much as makes sense."""
 
 
 def resolve_window(
@@ -33,7 +37,13 @@ def resolve_window(
     now = run_after - grace
     if start or end:
         last = end or now
-        return _window(start or last - HOUR, last)
+        window = _window(start or last - HOUR, last)
+        if window.end > _plain(run_after) + MAX_AHEAD or window.end - window.start > MAX_SPAN:
+            raise ConfigurationError(
+                f"the window from {window.start.isoformat()} to {window.end.isoformat()} is too far ahead or too long: "
+                f"it may end {MAX_AHEAD.days} days after the run was made, and span {MAX_SPAN.days} days"
+            )
+        return window
     if has_egress_ids:
         return _window(now - BACKUP_LIFETIME, now)
     if interval and interval[0] < interval[1]:
@@ -47,7 +57,8 @@ def _window(start: datetime, end: datetime) -> Window:
     start, end = _plain(start), _plain(end)
     if start >= end:
         raise ConfigurationError(
-            f"the window would start at {start.isoformat()} and end at {end.isoformat()}: give a start before the end"
+            f"the window would start at {start.isoformat()} and end at {end.isoformat()}: "
+            "give a start before the end, which is grace ago unless it is given"
         )
     return Window(start=start, end=end)
 

@@ -22,7 +22,7 @@ from livekit_backup.errors import (
     UploadGoneError,
 )
 
-MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+MAX_LEDGER_DOCUMENT_BYTES = 64 * 1024 * 1024
 """A plan of max_map_length files is below 1 MiB; one of 20,000 accounted segments about 14 MiB."""
 
 _DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
@@ -92,13 +92,16 @@ class S3ObjectStore:
             body = self.open(uri)
         except FileNotFoundError:
             return None
+        data = bytearray()
         try:
-            data = body.read(MAX_DOCUMENT_BYTES + 1)
+            # Read to the end: only there a body that was cut short shows.
+            while len(data) <= MAX_LEDGER_DOCUMENT_BYTES and (chunk := body.read(1024 * 1024)):
+                data += chunk
         finally:
             body.close()
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise ConfigurationError(f"{uri} is over {MAX_DOCUMENT_BYTES} bytes: not a document of this ledger")
-        return data
+        if len(data) > MAX_LEDGER_DOCUMENT_BYTES:
+            raise ConfigurationError(f"{uri} is over {MAX_LEDGER_DOCUMENT_BYTES} bytes: not a document of this ledger")
+        return bytes(data)
 
     def put(self, uri: str, body: bytes, *, content_type: str = "application/json") -> None:
         """Store a small object, replacing what is there."""
@@ -278,10 +281,10 @@ def _translate(uri: str, error: ClientError) -> LivekitBackupError:
     text = f"{uri}: {error.operation_name} answered {code}"
     if code == "NoSuchUpload":
         return UploadGoneError(f"{text}: the upload was aborted")
+    if code in _TRANSIENT or (status >= 500 and status != 501) or status == 429:
+        return StorageUnavailableError(text)
     if code in _DENIED or status in (401, 403):
         return AccessDeniedError(f"{text}: check the connection's keys and the bucket's policy")
     if code == "NoSuchBucket":
         return ConfigurationError(f"{text}: create the bucket or correct the setting")
-    if code in _TRANSIENT or status >= 500 or status == 429:
-        return StorageUnavailableError(text)
     return ConfigurationError(f"{text}: {error.response.get('Error', {}).get('Message', '')}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
 from livekit_backup.models.wire import Int64, WireModel, enum_name
 
@@ -21,13 +21,17 @@ EGRESS_STATUSES = (
     "EGRESS_ABORTED",
     "EGRESS_LIMIT_REACHED",
 )
-FINAL_STATUSES = frozenset(EGRESS_STATUSES[3:])
+LIVE_STATUSES = frozenset(EGRESS_STATUSES[:3])
 FAILED_STATUSES = frozenset({"EGRESS_FAILED", "EGRESS_ABORTED"})
 
 EgressId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 """An egress id becomes part of keys, so nothing but LiveKit's own alphabet is taken."""
 
 _NO_LOCATION = SecretStr("")
+
+
+RoomText = Annotated[str, AfterValidator(lambda text: text.replace("\x00", "\\u0000"))]
+"""PostgreSQL keeps no NUL in JSON, and a room's name is part of what tasks hand on."""
 
 
 class FileResult(WireModel):
@@ -62,8 +66,8 @@ class EgressInfo(WireModel):
     """The state of one egress."""
 
     egress_id: EgressId
-    room_id: str = ""
-    room_name: str = ""
+    room_id: RoomText = ""
+    room_name: RoomText = ""
     status: Annotated[str, BeforeValidator(enum_name(EGRESS_STATUSES))] = EGRESS_STATUSES[0]
     started_at: Int64 = 0
     """Nanoseconds since the epoch. With the egress id it identifies a run: one id was seen for several."""
@@ -95,8 +99,8 @@ class EgressInfo(WireModel):
 
     @property
     def is_final(self) -> bool:
-        """Whether the egress has ended, whatever became of it."""
-        return self.status in FINAL_STATUSES
+        """Whether the egress has ended, whatever became of it; a status not known here can only be a newer ending."""
+        return self.status not in LIVE_STATUSES
 
 
 class WebhookEvent(WireModel):

@@ -32,10 +32,12 @@ class LedgerEntry(FileIdentity):
     """Of the landed object."""
     source_etag: str = ""
     verified_by: tuple[str, ...] = ()
-    """The checks that passed: length, event_size, source_etag, destination_etag."""
+    """The checks that passed: length, event_size, source_etag, and destination_etag or read_back."""
     unverified: tuple[str, ...] = ()
     """The checks that could not be made, each with why."""
     flags: tuple[str, ...] = ()
     """What a person should know all the same: ``empty``."""
+    first_seen: AwareDatetime | None = None
+    """When the ledger first heard of this file; None in its first entry."""
     recorded_at: AwareDatetime
     attempt: Attempt = Attempt()

@@ -13,31 +13,29 @@ from livekit_backup.models.wire import Int64, WireModel
 _NO_LOCATION = SecretStr("")
 
 
-class ManifestFile(WireModel):
-    """A file, a segment or an image, and where it lies."""
+class Stored(WireModel):
+    """Something that an egress stored, and where."""
+
+    location: SecretStr = _NO_LOCATION
+    presigned_url: SecretStr = Field(default=_NO_LOCATION)
+
+    @property
+    def link(self) -> SecretStr:
+        """The location to read: the signed one where there are two."""
+        return self.presigned_url if self.presigned_url.get_secret_value() else self.location
+
+
+class ManifestFile(Stored):
+    """A file, a segment or an image."""
 
     filename: str = ""
-    location: SecretStr = _NO_LOCATION
-    presigned_url: SecretStr = Field(default=_NO_LOCATION)
-
-    @property
-    def link(self) -> SecretStr:
-        """The location to read: the signed one where there are two."""
-        return self.presigned_url if self.presigned_url.get_secret_value() else self.location
 
 
-class ManifestPlaylist(WireModel):
+class ManifestPlaylist(Stored):
     """An HLS playlist; its filename is not in the manifest, and the live playlist is not listed."""
 
-    location: SecretStr = _NO_LOCATION
-    presigned_url: SecretStr = Field(default=_NO_LOCATION)
     segments: tuple[ManifestFile, ...] = ()
     """In upload order, which is not the order of playing."""
-
-    @property
-    def link(self) -> SecretStr:
-        """The location to read: the signed one where there are two."""
-        return self.presigned_url if self.presigned_url.get_secret_value() else self.location
 
 
 class Manifest(WireModel):

@@ -59,6 +59,8 @@ class Intake(FrozenModel):
     unreadable: tuple[UnreadableDocument, ...] = ()
     failed_without_backup: tuple[str, ...] = ()
     """Ids of egresses that failed and were not backed up: nothing to recover."""
+    wanted: tuple[str, ...] = ()
+    """Egress ids that the run was asked for; empty means all."""
     objects: int = 0
     events: int = 0
     """Readable documents of every kind."""
@@ -100,6 +102,12 @@ class RecordingFile(FileIdentity):
     """What a person recognises in the UI."""
 
 
+class BackupFiles(FrozenModel):
+    """The whole list of a backup's files."""
+
+    files: tuple[FileIdentity, ...]
+
+
 class AccountedFile(FrozenModel):
     """A file whose outcome is known without a download."""
 
@@ -115,10 +123,26 @@ class Plan(FrozenModel):
     """Nearest deadline first."""
     accounted: tuple[AccountedFile, ...] = ()
 
+    @property
+    def files(self) -> tuple[RecordingFile, ...]:
+        """Every file of the plan."""
+        return (*self.to_recover, *(known.file for known in self.accounted))
+
+
+class OpenUpload(FrozenModel):
+    """A multipart upload that a run has opened."""
+
+    landing_uri: str
+    upload_id: str
+
 
 class Upload(FrozenModel):
     """A download's result: an uncompleted multipart upload at the landing key, and what is known of its bytes."""
 
+    egress_id: str
+    run: int
+    filename: str
+    """Whose bytes these are: a rerun of the task before can shift the list that both tasks are mapped over."""
     landing_uri: str
     upload_id: str | None
     """None: nothing was uploaded, because the file is empty or has landed before."""

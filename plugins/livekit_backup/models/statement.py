@@ -28,6 +28,11 @@ class StatementLine(FrozenModel):
     was_lost: bool = False
     """Its link was dead before this run began: no run of this window could have recovered it."""
 
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What a file is known by: egress, run and filename."""
+        return self.egress_id, self.run, self.filename
+
 
 class Statement(FrozenModel):
     """What a run can say for itself."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from livekit_backup.errors import LivekitBackupError
 from livekit_backup.hooks.task_context import attempt_of
+from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import RecordingFile, Upload
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 
@@ -49,6 +50,11 @@ class FileOperator(RecoveryOperator):
             except LivekitBackupError as error:
                 ledger.record(entry_for(file, error.outcome, str(error), attempt_of(context)))
                 raise
+            except Exception as error:
+                # A fault of our own: its text could hold anything, so only its kind is written down.
+                reason = f"unexpected {type(error).__name__}: see the log of this task, and report it"
+                ledger.record(entry_for(file, Outcome.FAILED, reason, attempt_of(context)))
+                raise
 
 
 class DownloadFileOperator(FileOperator):
@@ -77,8 +83,7 @@ class DownloadFileOperator(FileOperator):
             return HttpSource(location, settings.allowed_hosts)
 
         with self._accounting(file, ledger, context):
-            memory = _TaskStateMemory(context)
-            upload = download(file, open_source, self.warehouse_store(settings), ledger, memory)
+            upload = download(file, open_source, self.warehouse_store(settings), ledger, attempt_of(context))
         return upload.model_dump(mode="json")
 
 
@@ -119,20 +124,3 @@ class VerifyAndLandOperator(FileOperator):
         for gap in entry.unverified:
             self.log.warning("not verified: %s", gap)
         return entry.model_dump(mode="json", include={"outcome", "landed_uri", "size", "sha256"})
-
-
-class _TaskStateMemory:
-    """Airflow's task state store: a value survives the tries of one task instance."""
-
-    KEY = "open_upload"
-
-    def __init__(self, context: Context) -> None:
-        self._store = context.get("task_state_store")
-
-    def get(self) -> str | None:
-        value = self._store.get(self.KEY) if self._store is not None else None
-        return value if isinstance(value, str) else None
-
-    def set(self, upload_id: str) -> None:
-        if self._store is not None:
-            self._store.set(self.KEY, upload_id)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAlias
 
 from livekit_backup.errors import NotSafeError
 from livekit_backup.hooks.task_context import attempt_of, run_window
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECORDINGS = Asset(name="livekit_backup_recordings", uri="x-livekit-backup://recordings", group="livekit_backup")
-"""Updated by a run in which recordings landed; the event's extra names them."""
+"""Updated by a run in which recordings landed, and by no other; the event's extra names them."""
+LANDED = AssetAlias(name="livekit_backup_landed", group="livekit_backup")
+"""An outlet that is an asset is updated by every success; through an alias the report decides."""
 
 
 class ReportOperator(RecoveryOperator):
@@ -35,7 +37,7 @@ class ReportOperator(RecoveryOperator):
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("trigger_rule", "all_done")
-        kwargs.setdefault("outlets", [RECORDINGS])
+        kwargs.setdefault("outlets", [LANDED])
         super().__init__(**kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class ReportOperator(RecoveryOperator):
             self.log.info("%s", line)
         self.log.info("stored at %s", uri)
         if extra := landed_extra(statement):
-            context["outlet_events"][RECORDINGS].extra = extra
+            context["outlet_events"][LANDED].add(RECORDINGS, extra=extra)
         return {
             "headline": headline(statement),
             "is_safe": is_safe(statement),
