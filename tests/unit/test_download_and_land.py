@@ -17,6 +17,7 @@ from livekit_backup.errors import (
     LandingConflictError,
     MissingError,
     NeedsOperatorError,
+    StorageUnavailableError,
     TransferInterruptedError,
     UnresolvedError,
     UploadLostError,
@@ -308,3 +309,25 @@ def test_a_files_own_error_is_raised():
 
     with pytest.raises(UnresolvedError, match="gone"):
         find_location(_inbox(manifestLocation=signed("m"), fileResults=[{"filename": "a"}]), _file(filename="a"), fetch)
+
+
+def test_an_object_that_shows_late_is_not_deleted():
+    bench = Bench()
+    upload = bench.download()
+    head = bench.store.head
+    bench.store.head = lambda uri: None
+    with pytest.raises(StorageUnavailableError, match="not there yet"):
+        bench.land(upload)
+    bench.store.head = head
+    assert bench.store.objects[URI] == DATA
+    assert bench.land(upload).outcome is Outcome.LANDED
+
+
+def test_the_same_bytes_under_another_etag_are_no_conflict():
+    bench = Bench()
+    upload = bench.download()
+    bench.store.put(URI, DATA)
+    entry = bench.land(upload)
+    assert (entry.outcome, entry.etag) == (Outcome.LANDED, MD5)
+    assert "read_back" in entry.verified_by
+    assert bench.store.uploads == {}

@@ -9,7 +9,7 @@ import pytest
 
 from livekit_backup.core import json_documents
 from livekit_backup.core.inbox import IntakeReader, load_backup_events, parse_event, read_object
-from livekit_backup.errors import UnreadableEventError
+from livekit_backup.errors import AccessDeniedError, UnreadableEventError
 from livekit_backup.models.references import BackupRef, EventRef
 from unit.fakes import MemoryStore, egress_ended
 
@@ -198,3 +198,57 @@ def test_loaded_events_without_an_update_time_come_newest_first():
     store = _store(a=[{**_flagged(), "createdAt": "10"}, {**_flagged(), "createdAt": "30"}])
     [backup] = _intake(store).backups
     assert [event.created_at for event in load_backup_events(store, backup)] == [30, 10]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"PK\x03\x04zip",
+        b"BZh91AY",
+        '{"event": "egress_ended"}'.encode("utf-16"),
+        b"eyJldmVudCI6",
+        b'{"event": "egress_en',
+    ],
+    ids=["zip", "bzip2", "utf-16", "base64", "cut before its flag"],
+)
+def test_what_is_no_json_may_be_a_backup(body):
+    [document] = _intake(_store(a=body)).unreadable[:1]
+    assert document.may_be_backup
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "livekit.webhook", "data": _flagged()},
+        {**_flagged(), "event": "egress_ENDED"},
+        {"event": "room_finished", "note": "backupStorageUsed"},
+    ],
+)
+def test_a_flag_in_an_unknown_shape_is_not_passed_over(event):
+    [document] = _intake(_store(a=[event])).unreadable
+    assert document.may_be_backup
+
+
+def test_a_status_not_known_here_can_only_be_an_ending():
+    bare = {"egress_id": "EG_1", "status": 7, "backup_storage_used": True}
+    assert [backup.egress_id for backup in _intake(_store(a=[bare])).backups] == ["EG_1"]
+    assert _intake(_store(a=[{**bare, "status": "EGRESS_ENDING"}])).backups == ()
+
+
+def test_an_object_that_may_not_be_read_stops_no_other():
+    store = _store(a=[_flagged()], b=[_flagged("EG_2")])
+    real = store.open
+
+    def denied(uri):
+        if uri.endswith("/a"):
+            raise AccessDeniedError(f"{uri}: GetObject answered InvalidObjectState")
+        return real(uri)
+
+    store.open = denied
+    intake = _intake(store)
+    assert [backup.egress_id for backup in intake.backups] == ["EG_2"]
+    assert [(document.uri, document.may_be_backup) for document in intake.unreadable] == [("s3://b/in/a", True)]
+
+
+def test_a_nul_in_a_rooms_name_is_escaped():
+    assert _intake(_store(a=[_flagged(roomName="a\x00b")])).backups[0].room_name == "a\\u0000b"

@@ -280,3 +280,8 @@ def test_an_open_quote_costs_linear_time():
     began = time.process_time()
     _read(b'it is "open\n' + lines * 900)
     assert time.process_time() - began < 0.07
+
+
+def test_a_line_cut_behind_a_backslash_ends_there():
+    read = _read(b'{"a": "x\\\n{"b": "y\\"}"}\n')
+    assert [document.value for document in read if not document.error] == [{"b": 'y"}'}]

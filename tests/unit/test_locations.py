@@ -262,3 +262,22 @@ def test_without_a_signature_it_is_in_ones_own_bucket(query):
 
 def test_resolving_an_address_gives_it_back():
     assert system_resolver("127.0.0.1", 80) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h/k?X-Amz-Signature=",
+        "https://h/k&amp;X-Amz-Signature=secret",
+        "https://h/k%3FX-Amz-Signature=secret",
+        "https://h/k?token=secret",
+    ],
+)
+def test_what_may_carry_a_credential_is_not_shown_and_not_called_plain(url):
+    location = Location(url)
+    assert "secret" not in location.name
+    assert location.is_signed or not location.is_plain
+
+
+def test_a_name_is_not_endless():
+    assert len(Location(f"https://h/{'x' * 70_000}").name) <= 1000

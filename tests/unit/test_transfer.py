@@ -195,3 +195,20 @@ def test_no_thread_is_left():
     before = threading.active_count()
     _run(MemorySource(b"x" * 300))
     assert threading.active_count() == before
+
+
+def test_a_part_that_fails_at_any_time_fails_the_transfer():
+    """A future may end between two looks at it."""
+    for number in range(200):
+        seen = []
+
+        def upload(part, *_, failing=number % 7 + 1, seen=seen):
+            seen.append(part)
+            if part == failing:
+                raise StorageUnavailableError("503")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transfer, "livekit_part_size", lambda size: 10)
+            source = MemorySource(b"x" * 70)
+            with pytest.raises(StorageUnavailableError):
+                Transfer(source, source.open()).run(upload)

@@ -151,3 +151,16 @@ def test_every_moment_of_a_window_is_under_a_prefix(start, seconds, inside):
     prefixes = list(inbox_prefixes("s3://b/in", LAYOUT, window))
     assert f"s3://b/in/{moment.strftime(LAYOUT)}" in prefixes
     assert len(set(prefixes)) == len(prefixes) <= seconds // 3600 + 2
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (None, datetime(9999, 12, 31, tzinfo=UTC)),
+        (_at(1), _at(1).replace(year=2126)),
+        (_at(1).replace(year=2020), None),
+    ],
+)
+def test_a_window_too_far_ahead_or_too_long_is_a_mistake(start, end):
+    with pytest.raises(ConfigurationError, match="too far ahead or too long"):
+        _resolve(start=start, end=end)

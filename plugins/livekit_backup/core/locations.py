@@ -22,6 +22,7 @@ Resolver = Callable[[str, int], Iterable[str]]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIGNATURES = frozenset({"x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig"})
+_HIDDEN_QUERY = re.compile(r"%3f|signature=|sig=", re.IGNORECASE)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$|^[0-9a-f:.]+$")
 
@@ -69,7 +70,7 @@ class Location:
     @property
     def is_plain(self) -> bool:
         """Whether the URL carries nothing that could be a credential: then it names a place, and no more."""
-        return not self._query and "%3f" not in self.path.lower()
+        return not self._query and not _HIDDEN_QUERY.search(self.path)
 
     @property
     def deadline(self) -> datetime | None:
