@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -111,25 +111,13 @@ class S3ObjectStore:
 
     def put_new(self, uri: str, body: bytes, *, content_type: str, metadata: Mapping[str, str]) -> bool:
         """Store a small object where none is; False when there is one."""
-        if self.head(uri):
-            # Some stores ignore the condition.
-            return False
-        bucket, key = split_uri(uri)
-        with _errors(uri):
-            try:
-                self._client.put_object(
-                    Bucket=bucket,
-                    Key=key,
-                    Body=body,
-                    ContentType=content_type,
-                    Metadata=dict(metadata),
-                    IfNoneMatch="*",
-                )
-            except ClientError as error:
-                if _code(error) in _CONFLICT:
-                    return False
-                raise
-        return True
+        return self._where_none_is(
+            uri,
+            self._client.put_object,
+            Body=body,
+            ContentType=content_type,
+            Metadata=dict(metadata),
+        )
 
     def head(self, uri: str) -> ObjectHead | None:
         """Return an object's metadata, or None."""
@@ -188,20 +176,19 @@ class S3ObjectStore:
 
     def complete_upload(self, uri: str, upload_id: str, parts: list[UploadedPart]) -> bool:
         """Make the upload the object at the key, where there is none; False when there is one."""
+        listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+        complete = self._client.complete_multipart_upload
+        return self._where_none_is(uri, complete, UploadId=upload_id, MultipartUpload={"Parts": listed})
+
+    def _where_none_is(self, uri: str, store: Callable[..., Any], **arguments: Any) -> bool:
+        """Make an object on condition that there is none; False when there is one."""
         if self.head(uri):
             # Some stores ignore the condition.
             return False
         bucket, key = split_uri(uri)
-        listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
         with _errors(uri):
             try:
-                self._client.complete_multipart_upload(
-                    Bucket=bucket,
-                    Key=key,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": listed},
-                    IfNoneMatch="*",
-                )
+                store(Bucket=bucket, Key=key, IfNoneMatch="*", **arguments)
             except ClientError as error:
                 if _code(error) in _CONFLICT:
                     return False
