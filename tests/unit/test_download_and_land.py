@@ -271,6 +271,14 @@ def test_an_upload_of_another_file_never_lands_as_this_one():
     with pytest.raises(UploadLostError, match="of another file"):
         bench.land(upload)
     assert URI not in bench.store.objects
+    assert len(bench.store.uploads) == 1, "it is that file's to land or to drop"
+
+
+def test_a_landed_file_stays_a_success_whatever_upload_the_list_gives_it():
+    bench = Bench()
+    bench.land(bench.download())
+    others = Bench().download().model_copy(update={"filename": "other.mp4"})
+    assert bench.land(others).outcome is Outcome.ALREADY_LANDED
 
 
 def test_an_entry_is_of_now():

@@ -1,7 +1,7 @@
 """The second half of a file's recovery: verify the upload, complete it, look again, write it down.
 
 What holds it together: nothing is visible before :func:`land` completes the upload,
-completing never replaces an object, and the ledger never loses a landing.
+completing never replaces an object, and a landing stays in the ledger while its object is there.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger
 
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
     :raises LandingConflictError: the key holds other content; the upload is dropped.
-    :raises UploadLostError: the upload is gone and nothing has landed: download has to run again.
+    :raises UploadLostError: the upload is gone or of another file, and nothing has landed: download has to run again.
+    :raises StorageUnavailableError: the landed object does not show yet.
     """
-    if (upload.egress_id, upload.run, upload.filename) != file.key:
+    is_its_own = (upload.egress_id, upload.run, upload.filename) == file.key
+    if landed := ledger.find_landed(file):
+        if is_its_own:
+            _drop(upload, store)
+        return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+    if not is_its_own:
         raise UploadLostError(
             f"what download left here is of another file ({upload.egress_id} {quoted(upload.filename)}), since "
             "resolve_manifests ran again: clear the download task"
         )
-    if landed := ledger.find_landed(file):
-        _drop(upload, store)
-        return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
     if upload.already_landed:
         raise UploadLostError(f"{upload.landing_uri} was there and is not any more: clear the download task")
     try:

@@ -1,8 +1,7 @@
 """The ledger: one small JSON document a file, and a run's plan and statement.
 
 Keys are made from what a thing is: egress, run and filename for a file, DAG and run id
-for a run. Nothing is ever removed, and nothing overwrites a landing
-whose object is still there.
+for a run. Nothing is ever removed, and nothing overwrites a landing whose object is still there.
 """
 
 from __future__ import annotations
