@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -30,6 +32,8 @@ from livekit_backup.testing.synthetic_bytes import (
     part_size,
     sha256_of,
 )
+
+from .certificates import Authority
 
 NOW = datetime(2024, 11, 20, 20, 43, 43, tzinfo=UTC)
 SIZE = 300_000
@@ -113,6 +117,25 @@ def test_etag_of_more_parts_is_the_md5_of_their_md5s():
     digests = [hashlib.md5(whole[at : at + 5 * MIB]).digest() for at in (0, 5 * MIB, 10 * MIB)]
 
     assert etag_of(content) == hashlib.md5(b"".join(digests)).hexdigest() + "-3"
+
+
+@pytest.mark.parametrize(
+    ("upload_part_size", "cuts"),
+    [(8 * MIB, [0, 8 * MIB, 10 * MIB + 1]), (16 * MIB, [0, 10 * MIB + 1]), (10 * MIB + 1, [0, 10 * MIB + 1])],
+)
+def test_etag_of_another_uploader(upload_part_size, cuts):
+    content = SyntheticBytes("seed", 10 * MIB + 1)
+    whole = b"".join(content.pieces())
+    digests = [hashlib.md5(whole[start:stop]).digest() for start, stop in itertools.pairwise(cuts)]
+
+    assert etag_of(content, upload_part_size) == f"{hashlib.md5(b''.join(digests)).hexdigest()}-{len(digests)}"
+    assert etag_of(content, 0) == hashlib.md5(whole).hexdigest()
+
+
+def test_etag_of_nothing_in_one_part():
+    nothing = hashlib.md5(b"").digest()
+
+    assert etag_of(LiteralBytes(b""), MIB) == f"{hashlib.md5(nothing).hexdigest()}-1"
 
 
 def test_part_size_is_the_uploaders():
@@ -294,6 +317,83 @@ def test_base_url_is_what_others_call_it():
         assert len(livekit.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("host", "base_url"),
+    [("::1", r"http://\[::1\]:\d+"), ("::", r"http://\[::1\]:\d+"), ("localhost", r"http://localhost:\d+")],
+)
+def test_other_addresses(client, host, base_url):
+    if ":" in host and not _has_ipv6():
+        pytest.skip("this machine has no ::1")
+    with FakeLiveKit(host=host) as livekit:
+        stored = livekit.record_file("a.mp4", size=10).files["a.mp4"]
+
+        assert re.fullmatch(base_url, livekit.base_url)
+        assert client.get(stored.url()).content == _whole(stored)
+
+
+def test_https(tmp_path):
+    authority = Authority(tmp_path)
+    trusting = ssl.create_default_context(cafile=authority.bundle)
+    with FakeLiveKit(tls=authority.server("127.0.0.1")) as livekit:
+        stored = livekit.record_file("a.mp4", size=3 * MIB).files["a.mp4"]
+        livekit.break_(stored, Fault.CUT_SHORT, after=1, times=1)
+        livekit.break_(stored, Fault.STALL)
+
+        assert stored.url().startswith(f"https://127.0.0.1:{livekit._server.server_port}/livekit-backup/a.mp4?")
+        assert httpx.get(stored.url(), verify=trusting).content == _whole(stored)
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(stored.url(), verify=trusting)
+        with pytest.raises(httpx.ReadTimeout), httpx.stream("GET", stored.url(), verify=trusting, timeout=0.2) as body:
+            body.read()
+        _until(lambda: not livekit._server.connections)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(stored.url())
+
+
+def test_https_stops_at_once(tmp_path):
+    authority = Authority(tmp_path)
+    livekit = FakeLiveKit(tls=authority.server("localhost"), host="localhost").start()
+    stored = livekit.record_file("a.mp4", size=64 * MIB).files["a.mp4"]
+    trusting = ssl.create_default_context(cafile=authority.bundle)
+    with httpx.stream("GET", stored.url(), verify=trusting) as response:
+        body = response.iter_raw()
+        next(body)
+        livekit.stop()
+        with pytest.raises(httpx.HTTPError):
+            list(body)
+    assert not livekit._server.connections
+
+
+@pytest.mark.parametrize("upload_part_size", [0, 16 * MIB])
+def test_objects_of_other_uploaders(client, livekit, upload_part_size):
+    recording = livekit.record_file("a.mp4", size=6 * MIB, upload_part_size=upload_part_size)
+    [stored] = recording.files.values()
+    digest = hashlib.md5(_whole(stored))
+    etag = f"{hashlib.md5(digest.digest()).hexdigest()}-1" if upload_part_size else digest.hexdigest()
+
+    assert client.get(stored.url()).headers["ETag"] == f'"{etag}"'
+    livekit.break_(stored, Fault.TRUNCATED, at=5)
+    assert ("-1" in client.get(stored.url()).headers["ETag"]) is bool(upload_part_size)
+
+
+def test_bytes_are_counted_while_they_are_sent(livekit):
+    recording = livekit.record_file("a.mp4", size=64 * MIB)
+    [stored] = recording.files.values()
+    with httpx.stream("GET", stored.url()) as response:
+        body = response.iter_raw()
+        received = len(next(body))
+        _until(lambda: livekit.bytes_sent(recording) > received)
+        time.sleep(0.1)
+        # The client does not read on: what is out fits into the sockets' buffers.
+        assert livekit.bytes_sent(stored) < 64 * MIB
+        received += sum(len(piece) for piece in body)
+    livekit.break_(stored, Fault.NOT_FOUND)
+    httpx.get(stored.url())
+
+    assert livekit.bytes_sent(stored.path) == received == 64 * MIB
+    assert livekit.bytes_sent("/livekit-backup/other") == 0
+
+
 # --- faults --------------------------------------------------------------------------------
 
 
@@ -437,6 +537,53 @@ def test_ignored_range(client, livekit, stored):
     response = client.get(stored.url(), headers={"Range": "bytes=9-"})
 
     assert (response.status_code, len(response.content)) == (200, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [
+        ("bytes=9-", f"bytes 8-{SIZE - 2}/{SIZE}"),
+        ("bytes=9-19", f"bytes 10-20/{SIZE}"),
+        ("bytes=0-", f"bytes 0-{SIZE - 2}/{SIZE}"),
+        (None, None),
+    ],
+)
+def test_wrong_range(client, livekit, stored, asked, served):
+    livekit.break_(stored, Fault.WRONG_RANGE)
+    response = client.get(stored.url(), headers={"Range": asked} if asked else {})
+
+    assert response.headers.get("Content-Range") == served
+    assert response.status_code == (206 if asked else 200)
+    assert response.content in _whole(stored)
+
+
+def test_longer(livekit, stored):
+    livekit.break_(stored, Fault.LONGER, times=1)
+    host, port = livekit._server.server_address[:2]
+    with socket.create_connection((host, port), timeout=2) as connection:
+        connection.sendall(f"GET {stored.url().removeprefix(livekit.base_url)} HTTP/1.1\r\n".encode())
+        connection.sendall(f"Host: {host}:{port}\r\n\r\n".encode())
+        got = b""
+        while got.count(b"\xff" * 1024) == 0:
+            got += connection.recv(MIB)
+        head, _, body = got.partition(b"\r\n\r\n")
+
+        assert f"Content-Length: {SIZE}".encode() in head
+        assert body == _whole(stored) + b"\xff" * 1024
+        assert livekit._server.connections
+
+
+def test_faults_that_begin_later(client, livekit, recording, stored):
+    livekit.break_(recording, Fault.EXPIRED, after=2, times=1)
+    livekit.break_(recording, Fault.NOT_FOUND, after=1)
+    assert [(stored.fault, client.get(stored.url()).status_code) for _ in range(6)] == [
+        (None, 200),
+        (None, 200),
+        (Fault.EXPIRED, 403),
+        (None, 200),
+        (Fault.NOT_FOUND, 404),
+        (Fault.NOT_FOUND, 404),
+    ]
 
 
 def test_html_instead(client, livekit, stored):
@@ -772,6 +919,14 @@ def test_command_line(tmp_path):
         assert process.wait(timeout=5) == 0
 
     assert by_status == ["EGRESS_COMPLETE"] * 5 + ["EGRESS_FAILED"]
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 def _until(condition) -> None:

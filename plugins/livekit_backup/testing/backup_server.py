@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import select
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -30,6 +32,12 @@ from livekit_backup.testing.synthetic_bytes import Content
 _DRIP = 0.05
 """Seconds between two drips: short enough that a stop is noticed at once."""
 
+_SEND = 64 * 1024
+"""Bytes that are counted as sent together, shortly before they leave."""
+
+_SURPLUS = memoryview(b"\xff" * 1024)
+"""What ``Fault.LONGER`` sends behind the end."""
+
 _PAGE = b"<!DOCTYPE html><html><body><h1>Please sign in to continue</h1></body></html>"
 _NOT_JSON = b'{"egress_id":"EG_cut", "files":[{"filename":"'
 
@@ -44,10 +52,12 @@ class Request:
     headers: Mapping[str, str] = field(repr=False)
     status: int = 0
     bytes_sent: int = 0
+    """Of the body; grows while it is sent, 64 KiB at a time. What the client has received can be
+    some MiB less: the rest is in the sockets' buffers."""
 
 
 class BackupServer(ThreadingHTTPServer):
-    """The HTTP server, with the objects it serves."""
+    """The HTTP server, with the objects it serves; over TLS where it is given a context with a certificate."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -61,6 +71,7 @@ class BackupServer(ThreadingHTTPServer):
         key: SigningKey,
         clock: Callable[[], datetime],
         encryption: str = "AES256",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.key = key
         self.clock = clock
@@ -70,9 +81,15 @@ class BackupServer(ThreadingHTTPServer):
         self.connections: set[socket.socket] = set()
         self.stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
-        named = "127.0.0.1" if host in ("", "0.0.0.0") else host
-        self.base_url = (base_url or f"http://{named}:{self.server_address[1]}").rstrip("/")
+        if tls:
+            # The handshake is left to the connection's own thread.
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        named = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        origin = f"{f'[{named}]' if ':' in named else named}:{self.server_address[1]}"
+        self.base_url = (base_url or f"{'https' if tls else 'http'}://{origin}").rstrip("/")
 
     def server_bind(self) -> None:
         """Bind without HTTPServer's look-up of the host's name, which can wait for a DNS server."""
@@ -116,8 +133,8 @@ class BackupServer(ThreadingHTTPServer):
             time.sleep(0.005)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Show what went wrong here; a client that leaves is no error."""
-        if not isinstance(sys.exc_info()[1], OSError):
+        """Show what went wrong here; a client that leaves is no error, nor what a stop cuts off."""
+        if not self.stopping.is_set() and not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
@@ -201,6 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
                 details={"Condition": "If-Match"},
             )
         asked = None if fault is Fault.IGNORE_RANGE else _byte_range(self.entry.range, content.size)
+        if asked and fault is Fault.WRONG_RANGE:
+            asked = _moved(*asked, content.size)
         start, stop = asked or (0, content.size)
         headers = {
             "Last-Modified": format_datetime(stored.uploaded_at.astimezone(UTC), usegmt=True),
@@ -249,6 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(piece, chunked=chunked)
         if chunked and end == stop:
             self.connection.sendall(b"0\r\n\r\n")
+        if fault is Fault.LONGER:
+            self._write(_SURPLUS)
         if fault is Fault.STALL:
             self._hold()
         if fault is Fault.RESET:
@@ -256,11 +277,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection |= end < stop or fault in (Fault.STALL, Fault.RESET)
 
     def _write(self, piece: memoryview, *, chunked: bool = False) -> None:
-        # Counted before it leaves: a test that has read it all must find it in the log.
-        self.entry.bytes_sent += len(piece)
         if chunked:
             self.connection.sendall(f"{len(piece):x}\r\n".encode())
-        self.connection.sendall(piece)
+        for first in range(0, len(piece), _SEND):
+            part = piece[first : first + _SEND]
+            # Counted before it leaves: a test that has read it all must find it in the log.
+            self.entry.bytes_sent += len(part)
+            self.connection.sendall(part)
         if chunked:
             self.connection.sendall(b"\r\n")
 
@@ -273,13 +296,11 @@ class _Handler(BaseHTTPRequestHandler):
                 yield piece[first : first + drop]
 
     def _hold(self) -> None:
-        self.connection.settimeout(_DRIP)
-        while not self.server.stopping.wait(_DRIP):
-            try:
-                if not self.connection.recv(1, socket.MSG_PEEK):
-                    return
-            except TimeoutError:
-                continue
+        # Over TLS as well, where a leaving client may send something first.
+        left = select.poll()
+        left.register(self.connection, select.POLLRDHUP)
+        while not self.server.stopping.is_set() and not left.poll(_DRIP * 1000):
+            pass
 
     def _reset(self) -> None:
         # A lingering time of zero turns the close into a reset; rfile keeps the socket open otherwise.
@@ -313,6 +334,11 @@ def _sendable(breakage: Breakage, length: int) -> int:
     if breakage.fault in (Fault.STALL, Fault.CUT_SHORT, Fault.RESET):
         return breakage.position(length)
     return breakage.position(length, None) if breakage.fault is Fault.NO_LENGTH else length
+
+
+def _moved(start: int, stop: int, size: int) -> tuple[int, int]:
+    """A range a byte further on, or a byte back where there is nothing further on."""
+    return (start + 1, stop + 1) if stop < size else (max(0, start - 1), max(1, stop - 1))
 
 
 def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:

@@ -18,18 +18,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import pwd
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from livekit_backup.testing.embedded_s3_config import (
     BACKEND_CONF,
@@ -41,22 +38,21 @@ from livekit_backup.testing.embedded_s3_config import (
     SWIFT_CONF,
 )
 from livekit_backup.testing.embedded_s3_install import clean_environment, ensure_venv, locked, run_command
+from livekit_backup.testing.s3_endpoint import HOST, S3Endpoint, free_port, is_healthy, tail
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
+
+_PINS = Path(__file__).with_name("embedded_s3_constraints.txt")
 
 _BACKENDS = {"account": "account", "container": "container", "object": "obj"}
 # The proxy first: once it is dead nothing more is acknowledged, whatever the others lose.
 _MODULES = {"proxy": "proxy"} | _BACKENDS
-_HOST = "127.0.0.1"
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-# Below every system's range for outgoing connections: a remembered port is not
-# lent to some client while the server is down.
-_PORTS = range(20_000, 32_000)
 
 
-class EmbeddedS3:
+class EmbeddedS3(S3Endpoint):
     """One S3 server with its data under *data_dir*; a context manager.
 
     Args:
@@ -66,7 +62,6 @@ class EmbeddedS3:
 
     """
 
-    region = "us-east-1"
     access_key = "livekit:backup"  # tempauth's account:user
     secret_key = "embedded-secret"
 
@@ -83,45 +78,12 @@ class EmbeddedS3:
         self._children: list[subprocess.Popen[bytes]] = []
         self._ownership = contextlib.ExitStack()
 
-    def __enter__(self) -> Self:
-        """Start the server."""
-        self.start()
-        return self
-
-    def __exit__(self, *_exc_info: object) -> None:
-        """Stop the server."""
-        self.stop()
-
     @property
     def endpoint_url(self) -> str:
         """The URL of the S3 API, known from the first start on."""
         if not self._ports:
             raise RuntimeError("the port is known only once the server has been started")
-        return f"http://{_HOST}:{self._ports['proxy']}"
-
-    def airflow_connection(self) -> str:
-        """Return the connection as JSON, ready for ``AIRFLOW_CONN_AWS_DEFAULT``."""
-        extra = {
-            "endpoint_url": self.endpoint_url,
-            "region_name": self.region,
-            "config_kwargs": {"s3": {"addressing_style": "path"}},
-        }
-        login = {"login": self.access_key, "password": self.secret_key}
-        return json.dumps({"conn_type": "aws", **login, "extra": extra})
-
-    def client(self) -> Any:
-        """A boto3 client of this server; boto3 has to be installed."""
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        return f"http://{HOST}:{self._ports['proxy']}"
 
     def is_running(self) -> bool:
         """Tell whether all the servers that this object started are alive."""
@@ -163,11 +125,11 @@ class EmbeddedS3:
 
     def log_tail(self) -> str:
         """Return the last lines of every server's log."""
-        return "\n".join(f"--- {name}\n{_tail(self._logs / f'{name}.log')}" for name in _MODULES)
+        return "\n".join(f"--- {name}\n{tail(self._logs / f'{name}.log')}" for name in _MODULES)
 
     def _launch(self) -> None:
         user = _check_machine(self._devices)
-        python = ensure_venv(self.venv_dir)
+        python = ensure_venv(self.venv_dir, pins=_PINS, interpreter=Path(sys.executable))
         # Servers of an owner that was killed still hold the ports and the data.
         self._signal_servers(signal.SIGTERM)
         self._signal_servers(signal.SIGKILL)
@@ -193,11 +155,12 @@ class EmbeddedS3:
         return found
 
     def _signal_servers(self, number: signal.Signals) -> None:
-        for pid in self._servers():
+        servers = self._servers()
+        for pid in servers:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, number)
         deadline = time.monotonic() + _STOP_SECONDS
-        while self._servers() and time.monotonic() < deadline:
+        while any(_holds_ports(pid) for pid in servers) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _choose_ports(self) -> dict[str, int]:
@@ -209,7 +172,7 @@ class EmbeddedS3:
             wanted["proxy"] = self._port
         ports: dict[str, int] = {}
         for name in _MODULES:
-            ports[name] = _free_port(wanted.get(name, 0), ports.values())
+            ports[name] = free_port(wanted.get(name, 0), ports.values())
         if self._port not in {0, ports["proxy"]}:
             raise RuntimeError(f"port {self._port} is taken")
         memory.write_text(json.dumps(ports))
@@ -252,18 +215,18 @@ class EmbeddedS3:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no answer in time from {waiting}\n{self.log_tail()}")
             time.sleep(0.05)
-            waiting = [name for name in waiting if not _is_healthy(self._ports[name])]
+            waiting = [name for name in waiting if not is_healthy(self._ports[name], "/healthcheck")]
 
 
 def _module(name: str) -> str:
     return f"swift.{_MODULES[name]}.server"
 
 
-def _tail(path: Path) -> str:
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4000))
-        return file.read().decode(errors="replace")
-    return "(no log)"
+def _holds_ports(pid: int) -> bool:
+    """Tell whether a process is still there; one that dies loses its command line first, its ports later."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    return False
 
 
 def _check_machine(directory: Path) -> str:
@@ -278,26 +241,6 @@ def _check_machine(directory: Path) -> str:
         raise RuntimeError(f"{directory} is on a file system without user extended attributes") from error
     except KeyError as error:
         raise RuntimeError("Swift needs a user with a name, and this one is not in passwd") from error
-
-
-def _free_port(wanted: int, others: Collection[int]) -> int:
-    candidates = [wanted] if wanted else []
-    for port in [*candidates, *random.sample(_PORTS, 100)]:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            # As Swift binds: connections of the last run that linger do not count, a listener does.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((_HOST, port))
-            if port not in others:
-                return port
-    raise RuntimeError("no free port found")
-
-
-def _is_healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=5)
-    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", "/healthcheck")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    return False
 
 
 def _serve(data_dir: Path, venv_dir: Path | None, port: int) -> int:

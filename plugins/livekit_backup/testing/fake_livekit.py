@@ -13,6 +13,7 @@ For a demo: ``python -m livekit_backup.testing.fake_livekit_cli serve --events-d
 from __future__ import annotations
 
 import json
+import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -51,11 +52,13 @@ class FakeLiveKit:
     """LiveKit Cloud's backup bucket and what LiveKit tells about it.
 
     Args:
+        host: the address to listen on; ``::1`` and the like for IPv6.
         base_url: how clients reach the server, where that is not its own address.
         seed: another one gives other bytes and ids.
         clock: what counts as now, for the URLs' expiry and for the recordings' default times.
         primary_bucket: the customer's bucket, in which some or all of a recording can be.
         encryption: ``aws:kms`` makes the ETags say nothing about the bytes, as in S3.
+        tls: a context with a certificate for the host makes it serve https.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class FakeLiveKit:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         encryption: str = "AES256",
         key: SigningKey | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.bucket = bucket
         self.primary_bucket = primary_bucket
@@ -78,7 +82,7 @@ class FakeLiveKit:
         self._now = clock().replace(microsecond=0)
         self._stored = Counter[str]()
         self._server = BackupServer(
-            host, port, base_url=base_url, key=key or SigningKey(), clock=clock, encryption=encryption
+            host, port, base_url=base_url, key=key or SigningKey(), clock=clock, encryption=encryption, tls=tls
         )
 
     @property
@@ -90,6 +94,22 @@ class FakeLiveKit:
     def requests(self) -> list[Request]:
         """All requests so far, in order, without their query strings."""
         return self._server.requests
+
+    def bytes_sent(self, target: Recording | StoredObject | str) -> int:
+        """Bytes of an object's content that have left so far, in all answers; of a recording's files together.
+
+        Counted while they are sent: a test can wait until half of a file is out. What the client
+        has received can be some MiB less, since the sockets' buffers hold them.
+
+        Args:
+            target: a path is written as in the log of requests, ``/bucket/key``.
+        """
+        if isinstance(target, Recording):
+            paths = {stored.path for stored in target.files.values()}
+        else:
+            paths = {target if isinstance(target, str) else target.path}
+        sent = [request for request in list(self.requests) if request.path in paths and request.status in (200, 206)]
+        return sum(request.bytes_sent for request in sent)
 
     def start(self) -> Self:
         """Serve in the background. The port is open, and the URLs are final, even before."""
@@ -113,11 +133,19 @@ class FakeLiveKit:
         size: int = MIB,
         key: str | None = None,
         web_url: str = "",
+        upload_part_size: int | None = None,
         **options: Unpack[RecordingOptions],
     ) -> Recording:
         """A room composite (or, with ``web_url``, a web egress without a room) in one file.
 
-        ``key`` is the storage key where it is to differ from the filename.
+        Args:
+            filename: as the customer asked for it.
+            size: in bytes.
+            key: the storage key, where it is to differ from the filename.
+            web_url: the page that a web egress recorded.
+            upload_part_size: bytes a part, as another uploader than LiveKit's would choose them; 0 for
+                one PUT whatever the size. It decides the ETag, and nothing else.
+            options: see :class:`RecordingOptions`.
         """
         if web_url:
             options = {"room_name": "", "room_id": "", **options}
@@ -127,7 +155,8 @@ class FakeLiveKit:
             request: Json = {"web": {"url": web_url, "fileOutputs": [output]}}
         else:
             request = {"roomComposite": {"roomName": egress.room_name, "fileOutputs": [output]}}
-        return self._one_file(egress, filename, key, size, request, {"url": web_url})
+        stored = self._store(egress, filename, size, key=key, upload_part_size=upload_part_size)
+        return self._one_file(egress, stored, request, {"url": web_url})
 
     def record_track(
         self,
@@ -150,7 +179,8 @@ class FakeLiveKit:
             "track_kind": track_kind,
             "track_source": track_source,
         }
-        return self._one_file(egress, filename, None, size, request, publisher, "EGRESS_SOURCE_TYPE_SDK")
+        stored = self._store(egress, filename, size)
+        return self._one_file(egress, stored, request, publisher, "EGRESS_SOURCE_TYPE_SDK")
 
     def record_hls(
         self,
@@ -218,6 +248,7 @@ class FakeLiveKit:
         fault: Fault,
         *,
         times: int | None = None,
+        after: int = 0,
         at: float | None = None,
         **details: Any,
     ) -> None:
@@ -227,12 +258,13 @@ class FakeLiveKit:
 
         Args:
             times: how many requests it spoils, of each object; all by default.
+            after: how many requests of each object it lets pass first.
             at: where in the bytes: a fraction if a float, a count if an int; half-way by default.
             details: ``status``, ``retry_after``, ``bytes_per_second``, ``location``, ``chunked``;
                 see :class:`Fault` for which belongs to what.
         """
         for stored in target.files.values() if isinstance(target, Recording) else [target]:
-            stored.break_(Breakage(fault=fault, times=times, at=at, **details))
+            stored.break_(Breakage(fault=fault, times=times, after=after, at=at, **details))
 
     def store_event(
         self,
@@ -278,6 +310,7 @@ class FakeLiveKit:
         when: datetime | None = None,
         *,
         key: str | None = None,
+        upload_part_size: int | None = None,
         in_primary: bool = False,
     ) -> StoredObject:
         if isinstance(content, int):
@@ -289,6 +322,7 @@ class FakeLiveKit:
             content=content,
             uploaded_at=when or egress.uploaded_at,
             sign=(lambda stored, method: unsigned) if in_primary else self._server.sign,
+            upload_part_size=upload_part_size,
             in_primary=in_primary,
         )
         if not in_primary:
@@ -298,15 +332,17 @@ class FakeLiveKit:
     def _one_file(
         self,
         egress: Egress,
-        filename: str,
-        key: str | None,
-        size: int,
+        stored: StoredObject,
         request: Json,
         about: Json,
         source_type: str = "",
     ) -> Recording:
-        stored = self._store(egress, filename, size, key=key)
-        result = {"filename": filename, **egress.span, "size": str(size), "location": stored.url()}
+        result = {
+            "filename": stored.filename,
+            **egress.span,
+            "size": str(stored.size),
+            "location": stored.url(),
+        }
         listed = {**about, "files": [entry_of(stored)]}
         return self._finish(egress, "file", [stored], request, result, listed, source_type)
 

@@ -62,6 +62,10 @@ class Fault(StrEnum):
     """Another ETag over the same bytes, as if the object had been written anew."""
     IGNORE_RANGE = "ignore_range"
     """200 and the whole object, whatever range was asked for."""
+    WRONG_RANGE = "wrong_range"
+    """206 with another range than was asked for, a byte beside it; its headers are the right ones for it."""
+    LONGER = "longer"
+    """1 KiB more than the Content-Length announces, and the connection stays open."""
     HTML_ERROR = "html_error"
     """200 with an HTML page, as captive portals and proxies answer."""
     REDIRECT = "redirect"
@@ -82,6 +86,8 @@ class Breakage:
     fault: Fault
     times: int | None = None
     """How many requests it spoils; ``None``: all."""
+    after: int = 0
+    """How many requests it lets pass first."""
     at: float | None = None
     """Where it happens: a fraction if a float, bytes if an int. Counted in the object for
     WRONG_BYTES and TRUNCATED, else in the body of the answer."""
@@ -111,6 +117,8 @@ class StoredObject:
     uploaded_at: datetime
     """When the URL's seven days begin."""
     sign: Callable[[StoredObject, str], str] = field(repr=False)
+    upload_part_size: int | None = None
+    """Bytes a part that it was uploaded in: ``None`` as LiveKit's uploader does it, 0 for one PUT."""
     in_primary: bool = False
     """It reached the customer's own bucket: its URL is unsigned, and this server has it not."""
     _breakages: deque[Breakage] = field(default_factory=deque, repr=False)
@@ -129,7 +137,7 @@ class StoredObject:
     @cached_property
     def etag(self) -> str:
         """The ETag without quotes. The first use, or the first answer, reads it all: 1 to 2 s a GiB."""
-        return etag_of(self.content)
+        return etag_of(self.content, self.upload_part_size)
 
     @property
     def content_type(self) -> str:
@@ -139,7 +147,7 @@ class StoredObject:
     @property
     def fault(self) -> Fault | None:
         """What the next request will meet."""
-        return self._breakages[0].fault if self._breakages else None
+        return self._breakages[0].fault if self._breakages and not self._breakages[0].after else None
 
     def url(self, method: str = "GET") -> str:
         """The signed URL (unsigned where ``in_primary``); S3 allows each for one method only."""
@@ -159,6 +167,9 @@ class StoredObject:
             if not self._breakages:
                 return None
             first = self._breakages[0]
+            if first.after > 0:
+                first.after -= 1
+                return None
             if first.times is not None:
                 first.times -= 1
                 if first.times <= 0:
@@ -170,7 +181,7 @@ class StoredObject:
         match breakage:
             case Breakage(fault=Fault.TRUNCATED):
                 shortened = Shortened(self.content, breakage.position(self.size))
-                return shortened, etag_of(shortened)
+                return shortened, etag_of(shortened, self.upload_part_size)
             case Breakage(fault=Fault.WRONG_BYTES):
                 offset = min(breakage.position(self.size), self.size - 1)
                 return Flipped(self.content, offset), self.etag

@@ -133,19 +133,25 @@ def part_size(size: int) -> int:
     return UPLOAD_PART if size < MANY_PARTS else size // 10_000 + 1
 
 
-def etag_of(content: Content) -> str:
-    """The ETag, without quotes, that S3 gives an object which LiveKit's uploader wrote.
+def etag_of(content: Content, upload_part_size: int | None = None) -> str:
+    """The ETag, without quotes, that S3 gives an object in plaintext or under SSE-S3.
 
-    Up to one part it is the MD5, above it ``md5(the parts' MD5s)-N``: S3's rule for objects
-    in plaintext or under SSE-S3.
+    The MD5 after one PUT, ``md5(the parts' MD5s)-N`` after a multipart upload, even of one part.
+
+    Args:
+        content: what was uploaded.
+        upload_part_size: bytes a part; 0 for one PUT whatever the size. By default as LiveKit's
+            uploader does it: one PUT up to 5 MiB, parts of 5 MiB above.
     """
-    if content.size <= UPLOAD_PART:
+    if upload_part_size is None:
+        upload_part_size = 0 if content.size <= UPLOAD_PART else part_size(content.size)
+    if not upload_part_size:
         return _md5(content, 0, content.size).hex()
-    step = part_size(content.size)
-    starts = range(0, content.size, step)
+    # A multipart upload has at least one part, if an empty one.
+    starts = range(0, max(1, content.size), upload_part_size)
     # MD5 is the slowest hash there is here, and releases the GIL.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = pool.map(lambda start: _md5(content, start, start + step), starts)
+        digests = pool.map(lambda start: _md5(content, start, start + upload_part_size), starts)
         return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(starts)}"
 
 
