@@ -6,7 +6,9 @@
     ├── RetryableError                the same call may succeed later: Airflow retries it
     │   ├── SourceUnavailableError    LiveKit's side did not answer, or answered 429 or 5xx
     │   ├── TransferInterruptedError  the body of a recording stopped, stalled or was cut short
+    │   │   └── SourceChangedError    the recording is not the one that the transfer began with
     │   ├── StorageUnavailableError   an inbox, warehouse or ledger did not answer, or answered 5xx
+    │   ├── ChecksumMismatchError     a store received other bytes than were sent
     │   └── UploadGoneError           the open upload was aborted by another task or a lifecycle rule
     ├── PermanentError                no retry can help: the outcome is final
     │   ├── LinkExpiredError          a signed URL's time is over
@@ -55,8 +57,16 @@ class TransferInterruptedError(RetryableError):
     """The body of a recording stopped, stalled or was cut short."""
 
 
+class SourceChangedError(TransferInterruptedError):
+    """The recording is not the one that the transfer began with."""
+
+
 class StorageUnavailableError(RetryableError):
     """An inbox, warehouse or ledger did not answer, or answered 5xx."""
+
+
+class ChecksumMismatchError(RetryableError):
+    """A store received other bytes than were sent."""
 
 
 class UploadGoneError(RetryableError):

@@ -48,6 +48,17 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         None,
         "aws_recordings",
     ),
+    "primary_conn_id": (
+        "Connection of the bucket that LiveKit was asked to upload to; unless set, nothing is copied from there.",
+        None,
+        "aws_primary",
+    ),
+    "upload_options": (
+        "How objects are made in the warehouse: a JSON object under boto3's names.",
+        None,
+        '{"ServerSideEncryption": "aws:kms", "StorageClass": "STANDARD_IA", "Tagging": {"team": "video"}}',
+    ),
+    "parallel_ranges": ("Ranges of one recording that are read side by side, 1 to 16; for long paths.", "1", "4"),
     "allowed_hosts": (
         "Hosts that locations may point to, separated by commas; one given by its full name may be a private address.",
         "*.amazonaws.com, storage.googleapis.com",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from awscrt import checksums
+
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.inbox import parse_event
-from livekit_backup.core.storage import ObjectHead, UploadedPart
-from livekit_backup.errors import CorruptError, TransferInterruptedError, UploadGoneError
+from livekit_backup.core.storage import NewUpload, ObjectHead, UploadedPart
+from livekit_backup.errors import ChecksumMismatchError, SourceChangedError, TransferInterruptedError, UploadGoneError
 from livekit_backup.models.egress import WebhookEvent
+from livekit_backup.models.store_abilities import StoreAbilities
 
 CORPUS = Path(__file__).resolve().parent.parent / "corpus"
 SIGNED = "?X-Amz-Date=20261120T204342Z&X-Amz-Expires=604800&X-Amz-Signature=00ff"
@@ -61,25 +66,34 @@ class Body:
 class MemoryStore:
     """An object store with S3's rules. With ``md5_etags=False`` its ETags prove nothing, as under SSE-KMS."""
 
-    def __init__(self, *, md5_etags: bool = True) -> None:
+    def __init__(self, *, md5_etags: bool = True, keeps_crc64nvme: bool = False, says_kms: bool = False) -> None:
         self.objects: dict[str, bytes] = {}
         self.heads: dict[str, ObjectHead] = {}
         self.uploads: dict[str, tuple[str, dict[int, bytes], Mapping[str, str]]] = {}
         self.content_types: dict[str, str] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        self.put_parts: list[int] = []
         self._md5_etags = md5_etags
+        self._keeps_crc64nvme = keeps_crc64nvme
+        self._says_kms = says_kms
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 
     def _etag(self, honest: str) -> str:
         return honest if self._md5_etags else f"kms{hashlib.sha256(honest.encode()).hexdigest()[:29]}"
 
+    def _crc64nvme(self, body: bytes) -> str:
+        return crc64nvme_of(body) if self._keeps_crc64nvme else ""
+
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         yield from sorted(uri for uri in self.objects if uri.startswith(prefix_uri))
 
-    def open(self, uri: str) -> Body:
+    def open(self, uri: str, start: int = 0, stop: int | None = None, etag: str = "") -> Body:
         if uri not in self.objects:
             raise FileNotFoundError(uri)
-        return Body(self.objects[uri])
+        if etag and self.heads[uri].etag != etag:
+            raise SourceChangedError(uri)
+        return Body(self.objects[uri][start:stop])
 
     def get(self, uri: str) -> bytes | None:
         return self.objects.get(uri)
@@ -103,35 +117,57 @@ class MemoryStore:
         self.objects.pop(uri, None)
         self.heads.pop(uri, None)
 
-    def create_upload(self, uri: str, *, content_type: str, metadata: Mapping[str, str]) -> str:
+    def create_upload(
+        self, uri: str, *, content_type: str, metadata: Mapping[str, str], crc64nvme: bool = True
+    ) -> NewUpload:
         upload_id = f"upload-{next(self._ids)}"
         self.uploads[upload_id] = (uri, {}, metadata)
         self.content_types[uri] = content_type
-        return upload_id
+        return NewUpload(upload_id, etags_are_md5=not self._says_kms)
 
-    def upload_part(self, uri: str, upload_id: str, number: int, body: memoryview, md5: bytes) -> None:
+    def upload_part(
+        self, uri: str, upload_id: str, number: int, body: memoryview, *, crc64nvme: str = "", md5: bytes = b""
+    ) -> str:
         if upload_id not in self.uploads:
             raise UploadGoneError(f"{uri}: the upload was aborted")
-        if hashlib.md5(body).digest() != md5:
-            raise CorruptError("BadDigest")
+        if (md5 and hashlib.md5(body).digest() != md5) or (crc64nvme and crc64nvme_of(bytes(body)) != crc64nvme):
+            raise ChecksumMismatchError("BadDigest")
         with self._lock:
             self.uploads[upload_id][1][number] = bytes(body)
+            self.put_parts.append(number)
+        return self._etag(hashlib.md5(body).hexdigest())
+
+    def copy_part(self, uri: str, upload_id: str, number: int, source_uri: str, span: range, etag: str) -> str:
+        body = self.open(source_uri, span.start, span.stop, etag).read()
+        return self.upload_part(uri, upload_id, number, memoryview(body))
 
     def list_parts(self, uri: str, upload_id: str) -> list[UploadedPart] | None:
         if upload_id not in self.uploads:
             return None
-        parts = sorted(self.uploads[upload_id][1].items())
-        return [UploadedPart(number, len(part), self._etag(hashlib.md5(part).hexdigest())) for number, part in parts]
+        return [
+            UploadedPart(number, len(part), self._etag(hashlib.md5(part).hexdigest()), self._crc64nvme(part))
+            for number, part in sorted(self.uploads[upload_id][1].items())
+        ]
 
-    def complete_upload(self, uri: str, upload_id: str, parts: list[UploadedPart]) -> bool:
+    def complete_upload(
+        self, uri: str, upload_id: str, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str = ""
+    ) -> bool:
         if upload_id not in self.uploads:
             raise UploadGoneError(f"{uri}: the upload was aborted")
         if uri in self.objects:
             return False
-        stored = [part for _, part in sorted(self.uploads.pop(upload_id)[1].items())]
-        self.objects[uri] = b"".join(stored)
-        etag = multipart_etag(hashlib.md5(part).digest() for part in stored)
-        self.heads[uri] = ObjectHead(len(self.objects[uri]), self._etag(etag))
+        stored = [part for _, part in sorted(self.uploads[upload_id][1].items())]
+        whole = b"".join(stored)
+        if self._keeps_crc64nvme and (len(whole) != size or (crc64nvme and crc64nvme != crc64nvme_of(whole))):
+            raise ChecksumMismatchError("BadDigest")
+        _, _, metadata = self.uploads.pop(upload_id)
+        self.objects[uri] = whole
+        etag = self._etag(multipart_etag(hashlib.md5(part).digest() for part in stored))
+        self.heads[uri] = ObjectHead(len(whole), etag, metadata, self._crc64nvme(whole), not self._says_kms)
+        return True
+
+    def add_tags(self, uri: str, tags: Mapping[str, str]) -> bool:
+        self.tags.setdefault(uri, {}).update(tags)
         return True
 
     def abort_upload(self, uri: str, upload_id: str) -> None:
@@ -139,6 +175,17 @@ class MemoryStore:
 
     def list_uploads(self, uri: str) -> list[str]:
         return [upload_id for upload_id, (at, _, _) in self.uploads.items() if at == uri]
+
+
+def crc64nvme_of(body: bytes) -> str:
+    """Base64, as S3 takes it."""
+    return base64.b64encode(checksums.crc64nvme(body).to_bytes(8, "big")).decode()
+
+
+def abilities(**found: bool) -> StoreAbilities:
+    """Those of a store that honours everything, but for what is said."""
+    names = [name for name in StoreAbilities.model_fields if name != "checked_at"]
+    return StoreAbilities(checked_at=datetime.now(UTC), **{**dict.fromkeys(names, True), **found})
 
 
 class MemorySource:
@@ -161,11 +208,11 @@ class MemorySource:
         self.bodies: list[MemoryBody] = []
         self.refusals: list[Exception] = []
 
-    def open(self, start: int = 0, etag: str = "") -> MemoryBody:
+    def open(self, start: int = 0, stop: int | None = None, etag: str = "") -> MemoryBody:
         self.opened.append((start, etag))
         if self.refusals:
             raise self.refusals.pop(0)
-        body = MemoryBody(self, start)
+        body = MemoryBody(self, start, stop)
         self.bodies.append(body)
         return body
 
@@ -173,14 +220,14 @@ class MemorySource:
 class MemoryBody:
     """One open answer of a :class:`MemorySource`."""
 
-    def __init__(self, source: MemorySource, start: int) -> None:
-        self._source, self._at = source, start
+    def __init__(self, source: MemorySource, start: int, stop: int | None = None) -> None:
+        self._source, self._at, self._stop = source, start, len(source.data) if stop is None else stop
         self.size, self.etag, self.etag_is_digest = len(source.data), source.etag, source.etag_is_digest
         self.closed = False
 
     def readinto(self, view: memoryview) -> int:
         source = self._source
-        end = min(self._at + len(view), self._at + source.chunk, self.size)
+        end = min(self._at + len(view), self._at + source.chunk, self._stop)
         if source.faults and source.faults[0] < end:
             end = max(self._at, source.faults[0])
             if end == self._at:

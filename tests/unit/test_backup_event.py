@@ -30,7 +30,7 @@ def store(monkeypatch):
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://b/out")
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX_CONN_ID", "events")
     store = MemoryStore()
-    monkeypatch.setattr(recovery_operator, "_store", lambda conn_id: store)
+    monkeypatch.setattr(recovery_operator, "_store", lambda conn_id, *options: store)
     return store
 
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from livekit_backup.errors import ConfigurationError
-from livekit_backup.hooks.configuration import KEYS, LEDGER_FOLDER, load_settings
+from livekit_backup.hooks.configuration import KEYS, LEDGER_FOLDER, check_upload_options, load_settings
+from livekit_backup.models.upload_options import UploadOptions
 
 PREFIX = "AIRFLOW__LIVEKIT_BACKUP__"
 
@@ -29,6 +30,8 @@ def test_defaults():
     assert settings.allowed_hosts == ("*.amazonaws.com", "storage.googleapis.com")
     assert settings.grace == timedelta(minutes=5)
     assert (settings.inbox_conn_id, settings.warehouse_conn_id) == ("aws_default", "aws_default")
+    assert settings.primary_conn_id is None
+    assert settings.upload_options == UploadOptions()
 
 
 def test_an_argument_wins_over_the_environment(monkeypatch):
@@ -73,6 +76,9 @@ def test_what_is_missing_is_named_with_its_cure(monkeypatch, key):
         ("landing_key", "{egress_id}"),
         ("allowed_hosts", "*"),
         ("allowed_hosts", " , "),
+        ("upload_options", "StorageClass=STANDARD_IA"),
+        ("upload_options", "[]"),
+        ("upload_options", '{"StorageClas": "STANDARD_IA"}'),
         ("grace", "-1"),
         ("grace", "soon"),
         ("grace", "nan"),
@@ -97,3 +103,77 @@ def test_a_grace_without_end(value):
 
 def test_an_unknown_key_is_no_setting():
     assert load_settings({"color": "blue"}) == load_settings({})
+
+
+def test_the_primary_is_nobodys_default():
+    assert load_settings({"aws_conn_id": "one"}).primary_conn_id is None
+    assert load_settings({"primary_conn_id": "two"}).primary_conn_id == "two"
+
+
+OPTIONS = {"ServerSideEncryption": "aws:kms", "Tagging": {"team": "video"}}
+
+
+@pytest.mark.parametrize("given", [OPTIONS, '{"ServerSideEncryption": "aws:kms", "Tagging": {"team": "video"}}'])
+def test_upload_options_as_mapping_or_json(given):
+    assert load_settings({"upload_options": given}).upload_options == UploadOptions.model_validate(OPTIONS)
+
+
+def test_upload_options_of_the_environment(monkeypatch):
+    monkeypatch.setenv(f"{PREFIX}UPLOAD_OPTIONS", '{"StorageClass": "STANDARD_IA"}')
+    assert load_settings({}).upload_options == UploadOptions(StorageClass="STANDARD_IA")
+    assert load_settings({"upload_options": {}}).upload_options == UploadOptions(), "an argument wins"
+
+
+WRONG = [
+    (
+        {"StorageClass": "GLACIER"},
+        "upload_options.StorageClass is an archive, and a landed recording must be readable to be verified: move it there by a lifecycle rule of the bucket, not 'GLACIER': correct AIRFLOW__LIVEKIT_BACKUP__UPLOAD_OPTIONS or the operator's argument",
+    ),
+    ({"Tagging": {"a": 1}}, "upload_options.Tagging.a must be a valid string, not 1: correct "),
+    ({"ACL": "public"}, "upload_options.ACL must be 'private', "),
+    ({"storageclass": "STANDARD"}, "upload_options has the unknown key 'storageclass' (did you mean StorageClass?); "),
+    ({"SSEKMSKeyId": "k"}, "upload_options has SSEKMSKeyId, which needs ServerSideEncryption aws:kms"),
+    ("nonsense", "upload_options must be a JSON object or a mapping, not 'nonsense': correct "),
+    ("[]", "upload_options must be a JSON object or a mapping, not "),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), WRONG)
+def test_upload_options_that_cannot_be_used(given, says):
+    for use in (lambda: load_settings({"upload_options": given}), lambda: check_upload_options(given)):
+        with pytest.raises(ConfigurationError) as caught:
+            use()
+        assert str(caught.value).startswith(says)
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        "{{ var.json.options }}",
+        {"StorageClass": "{{ var.value.storage_class }}"},
+        {"SSEKMSKeyId": "k", "ServerSideEncryption": "{{ var.value.encryption }}"},
+        {"SSEKMSKeyId": "{{ var.value.key }}", "ServerSideEncryption": "aws:kms"},
+        {"Tagging": {"team": "{% if x %}a{% endif %}"}, "ACL": "private"},
+        {"StorageClass": object()},
+        object(),
+    ],
+)
+def test_templates_are_checked_once_they_are_rendered(given):
+    check_upload_options(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"StorageClas": "{{ x }}"}, "unknown key 'StorageClas'"),
+        ({"StorageClass": "GLACIER", "ACL": "{{ x }}"}, "StorageClass is an archive"),
+        ({"SSEKMSKeyId": "k", "ACL": "{{ x }}"}, "has SSEKMSKeyId"),
+        ({"Tagging": ["a"]}, "Tagging must be a valid dictionary"),
+    ],
+)
+def test_what_is_no_template_is_checked_before(given, says):
+    with pytest.raises(ConfigurationError, match=says):
+        check_upload_options(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -12,9 +13,11 @@ from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.locations import Location
 from livekit_backup.errors import (
     AccessDeniedError,
+    ConfigurationError,
     LinkExpiredError,
     MissingError,
     RefusedError,
+    SourceChangedError,
     SourceUnavailableError,
     TransferInterruptedError,
 )
@@ -41,19 +44,39 @@ class Pool:
         self.answers = []
 
 
+class Stream(io.BytesIO):
+    """A socket's buffered reader: gives a few bytes a read, takes its time, and breaks at the end if told to."""
+
+    def __init__(self, data, each=None, seconds=0.0, clock=None, error=None):
+        super().__init__(data)
+        self.each, self.seconds, self.clock, self.error, self.reads = each, seconds, clock, error, 0
+
+    def readinto1(self, view):
+        self.reads += 1
+        if self.clock:
+            self.clock.now += self.seconds
+        count = super().readinto(view[: self.each])
+        if not count and self.error:
+            raise self.error
+        return count
+
+
 def _answer(status=200, body=DATA, **headers):
+    stream = body if isinstance(body, io.BytesIO) else Stream(body)
     headers = {
-        "Content-Length": str(len(body)),
+        "Content-Length": str(len(stream.getvalue())),
         "ETag": f'"{ETAG}"',
         **{k.replace("_", "-"): v for k, v in headers.items()},
     }
+    connection = SimpleNamespace(answer=SimpleNamespace(fp=stream, close=stream.close), close=lambda: None)
     return urllib3.HTTPResponse(
-        io.BytesIO(body),
+        stream,
         headers={name: value for name, value in headers.items() if value is not None},
         status=status,
         preload_content=False,
         decode_content=False,
         enforce_content_length=False,
+        connection=connection,
     )
 
 
@@ -87,7 +110,7 @@ def test_a_whole_recording():
 
 def test_the_rest_of_a_recording():
     source = _source(_answer(206, DATA[4:], Content_Range="bytes 4-9/10"))
-    body = source.open(4, ETAG)
+    body = source.open(4, etag=ETAG)
     assert (body.size, _read(body)) == (10, DATA[4:])
     assert source._pool.asked[0][2]["headers"] == {
         "Accept-Encoding": "identity",
@@ -96,59 +119,76 @@ def test_the_rest_of_a_recording():
     }
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 10), (0, 1), (2, 7), (9, 10)])
+def test_a_range_of_a_recording(start, stop):
+    source = _source(_answer(206, DATA[start:stop], Content_Range=f"bytes {start}-{stop - 1}/10"))
+    body = source.open(start, stop)
+    assert (body.size, body.etag, _read(body)) == (10, ETAG, DATA[start:stop])
+    assert source._pool.asked[0][2]["headers"] == {
+        "Accept-Encoding": "identity",
+        "Range": f"bytes={start}-{stop - 1}",
+    }
+
+
+def test_a_version_is_asked_for_only_with_a_range():
+    source = _source(_answer(), _answer(206, DATA[:3], Content_Range="bytes 0-2/10"))
+    source.open(etag=ETAG)
+    source.open(0, 3, ETAG)
+    assert ["If-Match" in options["headers"] for _, _, options in source._pool.asked] == [False, True]
+
+
+REST = DATA[4:]
+RANGE = "bytes 4-9/10"
+
+
 @pytest.mark.parametrize(
-    ("answer", "start", "error", "text"),
+    ("answer", "asked", "error", "text"),
     [
-        (_answer(Content_Length=None), 0, TransferInterruptedError, "without the length"),
-        (_answer(Content_Length="ten"), 0, TransferInterruptedError, "without the length"),
-        (_answer(206, Content_Range="bytes 0-9/10"), 0, TransferInterruptedError, "answered 206 without"),
-        (_answer(200), 4, TransferInterruptedError, "answered 200 without"),
-        (_answer(206), 4, TransferInterruptedError, "range asked for"),
-        (
-            _answer(206, DATA[4:], Content_Range="bytes 5-9/10"),
-            4,
-            TransferInterruptedError,
-            "range asked for",
-        ),
-        (
-            _answer(206, DATA[4:], Content_Range="bytes 4-8/10"),
-            4,
-            TransferInterruptedError,
-            "range asked for",
-        ),
-        (
-            _answer(206, DATA[5:], Content_Range="bytes 4-9/10"),
-            4,
-            TransferInterruptedError,
-            "range asked for",
-        ),
-        (_answer(206, DATA[4:], Content_Range="bytes 4-9/*"), 4, TransferInterruptedError, "range asked for"),
-        (
-            _answer(206, DATA[4:], Content_Range="bytes 4-9/10", ETag='"other"'),
-            4,
-            TransferInterruptedError,
-            "changed",
-        ),
-        (_answer(412), 4, TransferInterruptedError, "changed"),
-        (_answer(416), 4, TransferInterruptedError, "changed"),
-        (_answer(416), 0, AccessDeniedError, "416"),
-        (_answer(Content_Encoding="gzip"), 0, TransferInterruptedError, "encoding"),
-        (_answer(Content_Type="text/html; charset=utf-8"), 0, SourceUnavailableError, "web page"),
-        (_answer(302, Location="http://169.254.169.254/"), 0, RefusedError, "redirects"),
-        (_answer(404), 0, MissingError, "404"),
-        (_answer(403, b"<Code>AccessDenied</Code>Request has expired"), 4, LinkExpiredError, "expired"),
-        (_answer(503, Retry_After="7"), 0, SourceUnavailableError, "503"),
-        (urllib3.exceptions.ProtocolError(f"x {signed('k')}"), 0, SourceUnavailableError, "ProtocolError"),
-        (urllib3.exceptions.MaxRetryError(None, signed("k")), 0, SourceUnavailableError, "MaxRetryError"),
-        (ConnectionResetError("reset"), 0, SourceUnavailableError, "ConnectionResetError"),
+        (_answer(Content_Length=None), (), TransferInterruptedError, "without the length"),
+        (_answer(Content_Length="ten"), (), TransferInterruptedError, "without the length"),
+        (_answer(Content_Length="9" * 5000), (), TransferInterruptedError, "without the length"),
+        (_answer(Content_Length="10, 10"), (), TransferInterruptedError, "without the length"),
+        (_answer(Transfer_Encoding="chunked"), (), TransferInterruptedError, "without the length"),
+        (_answer(206, Content_Range="bytes 0-9/10"), (), TransferInterruptedError, "answered 206 without"),
+        (_answer(206, REST[1:], Content_Range=RANGE), (4,), TransferInterruptedError, "without the length"),
+        (_answer(206, REST, Content_Range=RANGE, Content_Length=None), (4,), TransferInterruptedError, "the length"),
+        (_answer(200), (4,), SourceChangedError, "ignored the range"),
+        (_answer(200), (0, 10), SourceChangedError, "ignored the range"),
+        (_answer(206), (4,), SourceChangedError, "which range"),
+        (_answer(206, REST, Content_Range="bytes 4-9/*"), (4,), SourceChangedError, "which range"),
+        (_answer(206, REST, Content_Range="bytes 5-9/10"), (4,), SourceChangedError, "not asked for"),
+        (_answer(206, REST, Content_Range="bytes 4-8/10"), (4,), SourceChangedError, "not asked for"),
+        (_answer(206, REST, Content_Range=RANGE), (4, 9), SourceChangedError, "not asked for"),
+        (_answer(206, REST, Content_Range=RANGE), (4, 11), SourceChangedError, "not asked for"),
+        (_answer(206, REST, Content_Range=RANGE, ETag='"other"'), (4,), SourceChangedError, "changed"),
+        (_answer(ETag='"other"'), (0, None, "old"), SourceChangedError, "changed"),
+        (_answer(412), (4,), SourceChangedError, "changed"),
+        (_answer(416), (4,), SourceChangedError, "changed"),
+        (_answer(416), (0, 4), SourceChangedError, "changed"),
+        (_answer(416), (), AccessDeniedError, "416"),
+        (_answer(407), (), ConfigurationError, "the proxy .* answered 407"),
+        (_answer(Content_Encoding="gzip"), (), TransferInterruptedError, "encoding"),
+        (_answer(Content_Type="text/html; charset=utf-8"), (), SourceUnavailableError, "web page"),
+        (_answer(302, Location="http://169.254.169.254/"), (), RefusedError, "redirects"),
+        (_answer(Content_Length=str(51 * 1024**4)), (), RefusedError, "more than S3 stores"),
+        (_answer(404), (), MissingError, "404"),
+        (_answer(403, b"<Code>AccessDenied</Code>Request has expired"), (4,), LinkExpiredError, "expired"),
+        (_answer(403, Stream(b"Request has expired", each=5)), (), LinkExpiredError, "expired"),
+        (_answer(503, Retry_After="7"), (), SourceUnavailableError, "503"),
+        (urllib3.exceptions.ProtocolError(f"x {signed('k')}"), (), SourceUnavailableError, "ProtocolError"),
+        (urllib3.exceptions.MaxRetryError(None, signed("k")), (), SourceUnavailableError, "MaxRetryError"),
+        (urllib3.exceptions.LocationParseError(signed("k")), (), RefusedError, "not a usable URL"),
+        (ConnectionResetError("reset"), (), SourceUnavailableError, "ConnectionResetError"),
     ],
 )
-def test_answers_that_cannot_be_used(answer, start, error, text):
+def test_answers_that_cannot_be_used(answer, asked, error, text):
+    start, stop, etag = (*asked, *(0, None, ETAG if asked else "")[len(asked) :])
     with pytest.raises(error, match=text) as caught:
-        _source(answer).open(start, ETAG if start else "")
+        _source(answer).open(start, stop, etag)
     assert type(caught.value) is error
     assert "X-Amz" not in str(caught.value)
     assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert isinstance(answer, Exception) or answer.closed
 
 
@@ -173,15 +213,47 @@ def test_what_is_not_even_asked(url, error):
     assert source._pool.asked == []
 
 
-def test_a_body_that_ends_early_or_breaks_off():
-    body = _source(_answer(body=DATA[:6], Content_Length="10")).open()
-    with pytest.raises(TransferInterruptedError, match="ended 4 bytes early"):
-        _read(body)
-    body = _source(_answer()).open()
-    body._response = type("Broken", (), {"read1": lambda *_, **__: (_ for _ in ()).throw(OSError(signed("k")))})()
-    with pytest.raises(TransferInterruptedError, match="broke off: OSError") as caught:
-        _read(body)
-    assert "X-Amz" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (None, "ended 4 bytes early"),
+        (OSError(signed("k")), "broke off: OSError"),
+        (TimeoutError("timed out"), "broke off: TimeoutError"),
+    ],
+)
+def test_what_came_before_a_fault_is_handed_over(error, text):
+    body = _source(_answer(body=Stream(DATA[:6], each=2, error=error), Content_Length="10")).open()
+    view = memoryview(bytearray(10))
+    assert body.readinto(view) == 6
+    assert view[:6] == DATA[:6]
+    for _ in range(2):
+        with pytest.raises(TransferInterruptedError, match=text) as caught:
+            body.readinto(view)
+        assert "X-Amz" not in str(caught.value)
+    body.close()
+    assert body._response.closed
+
+
+def test_a_connection_is_kept_only_behind_a_whole_answer(monkeypatch):
+    for read, is_kept in ((3, False), (10, True)):
+        closed = []
+        answer = _answer()
+        answer.connection.close = lambda: closed.append(1)  # noqa: B023
+        body = _source(answer).open()
+        body.readinto(memoryview(bytearray(read)))
+        body.close()
+        body.close()
+        assert bool(closed) is not is_kept
+        assert answer.connection.answer.fp.closed
+
+
+def test_a_call_gathers_what_comes_at_once(monkeypatch):
+    stream = Stream(DATA, each=3)
+    body = _source(_answer(body=stream)).open()
+    assert body.readinto(memoryview(bytearray(99))) == 10
+    assert body.readinto(memoryview(bytearray(99))) == 0
+    assert body.readinto(memoryview(b"")) == 0
+    assert stream.reads == 4
 
 
 def test_more_than_was_announced_is_not_read():
@@ -210,27 +282,55 @@ def test_etags_without_their_dress(sent, etag):
     assert _source(_answer(ETag=sent)).open().etag == etag
 
 
-def test_a_drip_is_given_up(monkeypatch):
+class Clock:
     now = 0.0
-    monkeypatch.setattr(http_source.time, "monotonic", lambda: now)
-    body = _source(_answer()).open()
-    now = 61.0
-    with pytest.raises(TransferInterruptedError, match="too slow"):
-        _read(body)
+
+    def monotonic(self):
+        return self.now
 
 
-def test_a_slow_end_is_an_end(monkeypatch):
-    now = 0.0
-    monkeypatch.setattr(http_source.time, "monotonic", lambda: now)
-    body = _source(_answer()).open()
-    now = 61.0
-    assert _read(body, 10) == DATA
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(http_source, "time", clock)
+    return clock
 
 
-def test_a_proxy_of_the_environment_is_used(monkeypatch):
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("https_proxy", "http://proxy.acme:3128")
-    assert isinstance(http_source._pool_for(Location(signed("k"))), urllib3.ProxyManager)
-    monkeypatch.setenv("no_proxy", ".amazonaws.com")
-    assert not isinstance(http_source._pool_for(Location(signed("k"))), urllib3.ProxyManager)
+def test_a_call_does_not_wait_for_a_full_buffer(clock):
+    stream = Stream(DATA, each=1, seconds=0.1, clock=clock)
+    body = _source(_answer(body=stream)).open()
+    assert body.readinto(memoryview(bytearray(10))) == 3
+    assert clock.now < 0.4
+
+
+def test_a_drip_is_given_up(clock):
+    body = _source(_answer(body=Stream(bytes(9999), each=1, seconds=20.0, clock=clock))).open()
+    view = memoryview(bytearray(9999))
+    for _ in range(3):
+        assert body.readinto(view) == 1
+    with pytest.raises(TransferInterruptedError, match="gave 3 bytes in 60 s, too slow to end"):
+        body.readinto(view)
+
+
+def test_each_window_is_measured_by_itself(clock):
+    stream = Stream(bytes(10_000_000), each=2_000_000, seconds=30.0, clock=clock)
+    body = _source(_answer(body=stream)).open()
+    view = memoryview(bytearray(1_000_000))
+    assert [body.readinto(view) for _ in range(4)] == [io.DEFAULT_BUFFER_SIZE, *[1_000_000] * 3]
+    stream.each = 9
+    assert [body.readinto(view) for _ in range(2)] == [9, 9]
+    with pytest.raises(TransferInterruptedError, match="gave 18 bytes in 60 s"):
+        body.readinto(view)
+
+
+def test_a_slow_end_is_an_end(clock):
+    assert _read(_source(_answer(body=Stream(DATA, seconds=61.0, clock=clock))).open(), 10) == DATA
+
+
+def test_a_slow_caller_is_no_drip(clock):
+    body = _source(_answer(body=Stream(DATA, each=1, seconds=0.5, clock=clock))).open()
+    read = 0
+    while count := body.readinto(memoryview(bytearray(10))):
+        read += count
+        clock.now += 3600
+    assert read == 10

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livekit_backup.core.landing_keys import MAX_KEY_BYTES, clean_filename, content_type, landing_uri
+from livekit_backup.core.landing_keys import MAX_KEY_BYTES, clean_filename, landing_uri
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import RefusedError
 from livekit_backup.models.references import FileKind
@@ -156,30 +156,3 @@ def test_the_ledger_is_not_a_place_to_land(filename):
 def test_what_only_looks_like_the_ledger_lands():
     assert _land("_livekit_backup2/x") == "s3://b/out/_livekit_backup2/x"
     assert _land("x/_livekit_backup/y") == "s3://b/out/x/_livekit_backup/y"
-
-
-@pytest.mark.parametrize(
-    ("filename", "kind"),
-    [
-        ("a.mp4", "video/mp4"),
-        ("a.MP4", "video/mp4"),
-        ("a.ogg", "audio/ogg"),
-        ("a.mp3", "audio/mpeg"),
-        ("a.webm", "video/webm"),
-        ("a.ts", "video/mp2t"),
-        ("a.m3u8", "application/x-mpegurl"),
-        ("a.jpeg", "image/jpeg"),
-        ("a.json", "application/json"),
-        ("recording", "application/octet-stream"),
-        ("a.", "application/octet-stream"),
-        ("dir.mp4/recording", "application/octet-stream"),
-        ("a.no-such-ending", "application/octet-stream"),
-    ],
-)
-def test_content_types(filename, kind):
-    assert content_type(filename) == kind
-
-
-@pytest.mark.parametrize("filename", ["a", "mp4"])
-def test_a_name_without_an_ending(filename):
-    assert content_type(filename) == "application/octet-stream"

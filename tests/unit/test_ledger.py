@@ -10,7 +10,7 @@ import pytest
 from livekit_backup.core.ledger import Ledger, in_parallel
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
-from livekit_backup.models.references import BackupRef, EventRef, FileKind, Intake, Plan, RecordingFile
+from livekit_backup.models.references import BackupRef, EventRef, FileKind, Intake, OpenUpload, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
 from unit.fakes import MemoryStore
 
@@ -81,8 +81,9 @@ def test_the_whole_list_of_a_backups_files(ledger):
 
 
 def test_an_open_upload_is_known_to_its_run_alone(ledger):
-    ledger.note_upload(Attempt(dag_id="d", run_id="r"), FILE, "u1")
-    assert ledger.open_upload(Attempt(dag_id="d", run_id="r", try_number=2), FILE).upload_id == "u1"
+    noted = OpenUpload(landing_uri=FILE.landing_uri, upload_id="u1", source_etag="e", size=7, part_size=5)
+    ledger.note_upload(Attempt(dag_id="d", run_id="r"), FILE, noted)
+    assert ledger.open_upload(Attempt(dag_id="d", run_id="r", try_number=2), FILE) == noted
     assert ledger.open_upload(Attempt(dag_id="d", run_id="other"), FILE) is None
 
 

@@ -81,7 +81,7 @@ def bench(monkeypatch):
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", "s3://b/in")
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://b/out")
     bench = Bench()
-    monkeypatch.setattr(recovery_operator, "_store", lambda conn_id: bench.store)
+    monkeypatch.setattr(recovery_operator, "_store", lambda conn_id, *options: bench.store)
     for module in (run_plan, manifest_client, http_source):
         monkeypatch.setattr(module, "system_resolver", lambda host, port: ["52.218.1.1"])
     bench.source = MemorySource(DATA, etag=hashlib.md5(DATA).hexdigest())
@@ -144,12 +144,42 @@ def test_a_file_is_downloaded_and_landed(bench):
     assert bench.store.objects[file["landing_uri"]] == DATA
 
 
-def test_a_second_try_drops_the_upload_of_the_first(bench):
+def test_a_second_try_goes_on_with_the_upload_of_the_first(bench):
     [file] = _planned(bench)
     context = bench.context()
     first = bench.run(DownloadFileOperator, context, file=file)
     second = bench.run(DownloadFileOperator, context, file=file)
-    assert list(bench.store.uploads) == [second["upload_id"]] != [first["upload_id"]]
+    assert list(bench.store.uploads) == [second["upload_id"]] == [first["upload_id"]]
+
+
+def test_the_warehouse_is_checked_once(bench):
+    [file] = _planned(bench)
+    known = bench.ledger.read_abilities("b")
+    assert known.refuses_wrong_crc64nvme
+    assert not [uri for uri in bench.store.objects if "/probes/" in uri]
+    bench.run(DownloadFileOperator, file=file)
+    assert bench.ledger.read_abilities("b") == known
+
+
+def test_a_file_of_the_primary_bucket_is_copied(bench, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__PRIMARY_CONN_ID", "acme")
+    bench.store.put("s3://acme/hls/1.ts", DATA)
+    bench.store.uri_of = lambda location: "s3://acme/hls/1.ts"
+    bench.store.shares_with = lambda other: True
+    results = [{"filename": "1.ts", "size": str(len(DATA)), "location": "https://acme.s3.amazonaws.com/hls/1.ts"}]
+    bench.store_event(egress_ended(backupStorageUsed=True, fileResults=results))
+    backups = bench.run(IngestEventsOperator)
+    [file] = bench.run(ResolveManifestsOperator, backups=backups)
+    assert file["primary_uri"] == "s3://acme/hls/1.ts"
+    for shares in (True, False):
+        bench.store.shares_with = lambda other, shares=shares: shares
+        upload = bench.run(DownloadFileOperator, file=file)
+    assert bench.run(VerifyAndLandOperator, file=file, upload=upload)["outcome"] == "landed"
+    assert bench.store.objects[file["landing_uri"]] == DATA
+    monkeypatch.delenv("AIRFLOW__LIVEKIT_BACKUP__PRIMARY_CONN_ID")
+    bench.store.delete(file["landing_uri"])
+    with pytest.raises(AirflowFailException, match="primary_conn_id is not set any more"):
+        bench.run(DownloadFileOperator, file=file)
 
 
 def test_a_failure_is_written_down_before_it_leaves(bench):

@@ -24,6 +24,9 @@ SETTINGS_DEFAULTS = {
     "aws_conn_id": Settings.model_fields["warehouse_conn_id"].default,
     "inbox_conn_id": None,
     "warehouse_conn_id": None,
+    "primary_conn_id": None,
+    "upload_options": None,
+    "parallel_ranges": str(Settings.model_fields["parallel_ranges"].default),
     "allowed_hosts": ", ".join(Settings.model_fields["allowed_hosts"].default),
     "grace": f"{Settings.model_fields['grace'].default.total_seconds():.0f}",
 }
@@ -62,6 +65,7 @@ def test_both_connections_default_to_the_same():
 def test_examples_are_settings():
     values = {key: example for key, (_, _, example) in OPTIONS.items() if key in Settings.model_fields}
     values["allowed_hosts"] = tuple(values["allowed_hosts"].split(", "))
+    values["upload_options"] = json.loads(values["upload_options"])
     assert Settings(**{**values, "grace": float(values["grace"])}).landing_key == "{filename}"
 
 

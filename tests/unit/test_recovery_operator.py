@@ -17,6 +17,7 @@ from livekit_backup.errors import (
     SourceUnavailableError,
 )
 from livekit_backup.hooks.configuration import KEYS
+from livekit_backup.models.upload_options import UploadOptions
 from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
@@ -108,6 +109,40 @@ def test_settings_of_an_operator(monkeypatch):
     task = RecoveryOperator(task_id="t", inbox="s3://own/in", grace=7)
     assert (task.settings().inbox, task.settings().warehouse) == ("s3://own/in", "s3://env/out")
     assert task.settings().grace == timedelta(seconds=7)
+
+
+def test_upload_options_are_checked_when_the_dag_is_parsed():
+    with pytest.raises(ConfigurationError, match="upload_options has the unknown key 'StorageClas'"):
+        RecoveryOperator(task_id="t", upload_options={"StorageClas": "STANDARD"})
+    with pytest.raises(ConfigurationError, match=r"upload_options\.StorageClass is an archive"):
+        RecoveryOperator(task_id="t", upload_options='{"StorageClass": "GLACIER"}')
+
+
+def test_templates_in_upload_options_are_checked_when_they_are_rendered(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", "s3://env/in")
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://env/out")
+    for storage_class in ("STANDARD_IA", "GLACIER"):
+        task = RecoveryOperator(task_id="t", upload_options={"StorageClass": "{{ wanted }}", "ACL": "private"})
+        task.render_template_fields({"wanted": storage_class})
+        if storage_class == "GLACIER":
+            with pytest.raises(ConfigurationError, match=r"upload_options\.StorageClass is an archive"):
+                task.settings()
+        else:
+            assert task.settings().upload_options == UploadOptions(StorageClass="STANDARD_IA", ACL="private")
+
+
+def test_stores(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", "s3://env/in")
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://env/out")
+    task = RecoveryOperator(task_id="t", warehouse_conn_id="w", upload_options={"RequestPayer": "requester"})
+    assert task.primary_store(task.settings()) is None
+    assert task.inbox_store(task.settings()).aws_conn_id == "aws_default"
+    assert task.inbox_store(task.settings()).options == UploadOptions(), "another's bucket, perhaps"
+    assert task.warehouse_store(task.settings()).aws_conn_id == "w"
+    assert task.warehouse_store(task.settings()).options == UploadOptions(RequestPayer="requester")
+    task = RecoveryOperator(task_id="t", primary_conn_id="p", upload_options={"RequestPayer": "requester"})
+    assert task.primary_store(task.settings()).aws_conn_id == "p"
+    assert task.primary_store(task.settings()).options == UploadOptions()
 
 
 def test_settings_that_are_missing(monkeypatch):

@@ -10,6 +10,7 @@ from livekit_backup.core.landing_keys import landing_uri
 from livekit_backup.models.landing_template import LANDING_FIELDS
 from livekit_backup.models.references import FileKind
 from livekit_backup.models.settings import Settings
+from livekit_backup.models.upload_options import UploadOptions
 
 
 def _settings(**changes):
@@ -104,3 +105,16 @@ def test_grace():
     assert _settings(grace=timedelta(0)).grace == timedelta(0)
     with pytest.raises(ValueError, match="0 or more"):
         _settings(grace=timedelta(seconds=-1))
+
+
+def test_nothing_is_copied_or_asked_for_by_default():
+    assert _settings().primary_conn_id is None
+    assert _settings().upload_options == UploadOptions()
+
+
+def test_upload_options():
+    assert _settings(upload_options={"StorageClass": "STANDARD_IA"}).upload_options.StorageClass == "STANDARD_IA"
+    with pytest.raises(ValueError, match="lifecycle rule"):
+        _settings(upload_options={"StorageClass": "GLACIER"})
+    with pytest.raises(ValueError, match="unknown key 'Body'"):
+        _settings(upload_options={"Body": "x"})

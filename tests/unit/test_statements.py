@@ -25,6 +25,7 @@ from livekit_backup.models.references import (
     EventRef,
     FileKind,
     Intake,
+    OpenUpload,
     Plan,
     RecordingFile,
     UnreadableDocument,
@@ -183,10 +184,10 @@ def test_open_uploads_of_what_did_not_land_are_dropped(bench):
     landed, failed = _file("landed"), _file("failed")
     bench.plan(landed, failed)
     bench.record(landed, Outcome.LANDED)
-    others = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={})
-    ours = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={})
-    bench.ledger.note_upload(ATTEMPT, failed, ours)
-    bench.ledger.note_upload(EARLIER, failed, others)
+    others = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={}).upload_id
+    ours = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={}).upload_id
+    bench.ledger.note_upload(ATTEMPT, failed, OpenUpload(landing_uri=failed.landing_uri, upload_id=ours))
+    bench.ledger.note_upload(EARLIER, failed, OpenUpload(landing_uri=failed.landing_uri, upload_id=others))
     bench.state()
     assert list(bench.store.uploads) == [others], "another run may still be at it"
 

@@ -5,30 +5,58 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from concurrent.futures import Future
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livekit_backup.core import etags, transfer
-from livekit_backup.core.transfer import FRUITLESS_RESUMES, Transfer
+from livekit_backup.core import resuming_reader
+from livekit_backup.core.checksums import Checksums
+from livekit_backup.core.etags import multipart_etag
+from livekit_backup.core.part_plan import PartPlan
+from livekit_backup.core.resuming_reader import FRUITLESS_RESUMES
+from livekit_backup.core.transfer import Transfer
 from livekit_backup.errors import (
     LinkExpiredError,
+    SourceChangedError,
     SourceUnavailableError,
     StorageUnavailableError,
     TransferInterruptedError,
 )
-from unit.fakes import MemorySource
+from unit.fakes import MemorySource, crc64nvme_of
 
 PART = 64
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_parts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(etags, "PART_SIZE", PART)
-        yield
+class MemorySink:
+    """Keeps the parts, and holds each against its checksums."""
+
+    def __init__(self):
+        self.stored = {}
+
+    def put_part(self, number, body, checksums):
+        assert crc64nvme_of(bytes(body)) == checksums.crc64nvme
+        self.stored[number] = bytes(body)
+        return hashlib.md5(body).hexdigest()
+
+    @property
+    def data(self):
+        return b"".join(self.stored[number] for number in sorted(self.stored))
+
+
+class Bench:
+    def __init__(self, data, *, first=1, **options):
+        self.source = MemorySource(data, **options)
+        self.plan = PartPlan(len(data), PART, md5_part_sizes=(PART, 0))
+        self.checksums = Checksums(self.plan)
+        self.sink = MemorySink()
+        self.body = self.source.open((first - 1) * PART)
+        self.first = first
+
+    def run(self, sink=None, **options):
+        sink = sink or self.sink
+        transfer = Transfer(self.source, self.body, self.plan, self.checksums, first=self.first, **options)
+        return transfer.run(lambda hashed: sink)
 
 
 def _parts_of(data):
@@ -36,181 +64,199 @@ def _parts_of(data):
 
 
 def _etag(data):
-    return etags.multipart_etag(hashlib.md5(part).digest() for part in _parts_of(data))
+    return multipart_etag(hashlib.md5(part).digest() for part in _parts_of(data))
 
 
-def _run(source, **options):
-    stored = {}
-
-    def upload(number, part, md5):
-        assert hashlib.md5(part).digest() == md5
-        stored[number] = bytes(part)
-
-    digests = Transfer(source, source.open(), **options).run(upload)
-    return digests, stored
-
-
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(
     data=st.binary(min_size=1, max_size=700),
     faults=st.lists(st.integers(0, 700), max_size=8),
     chunk=st.integers(1, 100),
-    plain=st.booleans(),
+    streams=st.sampled_from([1, 1, 3]),
 )
-def test_hashes_are_right_or_it_is_an_error(data, faults, chunk, plain):
-    etag = hashlib.md5(data).hexdigest() if plain else _etag(data)
-    source = MemorySource(data, etag=etag, faults=faults, chunk=chunk)
+def test_hashes_are_right_or_it_is_an_error(data, faults, chunk, streams):
+    bench = Bench(data, etag=_etag(data), faults=faults, chunk=chunk)
     hit = [fault for fault in sorted(faults) if fault < len(data)]
-    if max(Counter(hit).values(), default=0) > FRUITLESS_RESUMES:
+    if max(Counter(hit).values(), default=0) > FRUITLESS_RESUMES and streams == 1:
         with pytest.raises(TransferInterruptedError, match="broke off"):
-            _run(source)
+            bench.run()
     else:
-        digests, stored = _run(source)
-        assert digests.size == len(data)
-        assert digests.sha256 == hashlib.sha256(data).hexdigest()
-        assert digests.etag == _etag(data)
-        assert digests.source_etag_computed == etag
-        assert [stored[number] for number in sorted(stored)] == _parts_of(data)
-        assert [start for start, _ in source.opened[1:]] == hit
-    assert all(given_etag == etag for _, given_etag in source.opened[1:])
-    assert all(body.closed for body in source.bodies)
-
-
-@given(st.binary(min_size=1, max_size=300), st.integers(0, 299))
-def test_a_changed_byte_changes_the_etag(data, place):
-    changed = bytearray(data)
-    changed[place % len(data)] ^= 1
-    digests, _ = _run(MemorySource(bytes(changed), etag=_etag(data)))
-    assert digests.source_etag_computed != _etag(data)
+        try:
+            etags = bench.run(streams=streams)
+        except TransferInterruptedError:
+            assert streams > 1
+        else:
+            assert bench.sink.data == data
+            assert etags == [hashlib.md5(part).hexdigest() for part in _parts_of(data)]
+            assert bench.checksums.size == len(data)
+            assert bench.checksums.sha256 == hashlib.sha256(data).hexdigest()
+            assert bench.checksums.crc64nvme == crc64nvme_of(data)
+            assert bench.checksums.etags() == (_etag(data), hashlib.md5(data).hexdigest())
+            if streams == 1:
+                assert [start for start, _ in bench.source.opened[1:]] == hit
+    assert all(given_etag == _etag(data) for _, given_etag in bench.source.opened[1:])
+    assert all(body.closed for body in bench.source.bodies)
 
 
 def test_no_more_resumes_than_allowed():
-    source = MemorySource(b"x" * 100, faults=[50] * 99)
+    bench = Bench(b"x" * 100, faults=[50] * 99)
     with pytest.raises(TransferInterruptedError):
-        _run(source)
-    assert len(source.opened) == 1 + FRUITLESS_RESUMES
+        bench.run()
+    assert len(bench.source.opened) == 1 + FRUITLESS_RESUMES
 
 
 def test_progress_starts_the_count_again_and_a_drip_does_not(monkeypatch):
     places = [place for place in range(10, 100, 10) for _ in range(FRUITLESS_RESUMES)]
-    monkeypatch.setattr(transfer, "FRUITFUL_BYTES", 10)
-    source = MemorySource(b"x" * 100, faults=places)
-    assert _run(source)[0].size == 100
-    assert len(source.opened) == 1 + len(places)
-    monkeypatch.setattr(transfer, "FRUITFUL_BYTES", 11)
+    monkeypatch.setattr(resuming_reader, "FRUITFUL_BYTES", 10)
+    bench = Bench(b"x" * 100, faults=places)
+    bench.run()
+    assert len(bench.source.opened) == 1 + len(places)
+    monkeypatch.setattr(resuming_reader, "FRUITFUL_BYTES", 11)
     with pytest.raises(TransferInterruptedError):
-        _run(MemorySource(b"x" * 100, faults=places))
+        Bench(b"x" * 100, faults=places).run()
 
 
 def test_a_source_that_does_not_answer_is_asked_again():
-    source = MemorySource(b"x" * 100, faults=[50])
-    body = source.open()
-    source.refusals = [SourceUnavailableError("busy"), SourceUnavailableError("busy")]
-    assert Transfer(source, body).run(lambda *_: None).size == 100
-    assert [start for start, _ in source.opened] == [0, 50, 50, 50]
+    bench = Bench(b"x" * 100, faults=[50])
+    bench.source.refusals = [SourceUnavailableError("busy"), SourceUnavailableError("busy")]
+    bench.run()
+    assert [start for start, _ in bench.source.opened] == [0, 50, 50, 50]
 
 
-def test_a_link_that_dies_meanwhile_ends_it():
-    source = MemorySource(b"x" * 100, faults=[50])
-    body = source.open()
-    source.refusals = [LinkExpiredError("dead")]
-    with pytest.raises(LinkExpiredError):
-        Transfer(source, body).run(lambda *_: None)
-    assert body.closed
+@pytest.mark.parametrize("error", [LinkExpiredError("dead"), SourceChangedError("other")])
+def test_what_no_resume_can_help_ends_it(error):
+    bench = Bench(b"x" * 100, faults=[50])
+    bench.source.refusals = [error]
+    with pytest.raises(type(error)):
+        bench.run()
+    assert bench.body.closed
+    assert len(bench.source.opened) == 2
 
 
 def test_a_recording_of_another_length_is_not_gone_on_with():
-    source = MemorySource(b"x" * 100, faults=[50])
-    body = source.open()
-    source.data = b"x" * 101
-    with pytest.raises(TransferInterruptedError, match="changed while it was read"):
-        Transfer(source, body).run(lambda *_: None)
-    assert all(one.closed for one in source.bodies)
+    bench = Bench(b"x" * 100, faults=[50])
+    bench.source.data = b"x" * 101
+    with pytest.raises(SourceChangedError, match="has 101 bytes now, and had 100"):
+        bench.run()
+    assert all(one.closed for one in bench.source.bodies)
 
 
 def test_a_body_that_ends_early_is_a_fault():
-    class Short(MemorySource):
-        pass
-
-    source = Short(b"x" * 100)
-    body = source.open()
-    body.readinto = lambda view: 0
-    assert Transfer(source, body).run(lambda *_: None).size == 100
-    assert len(source.opened) == 2
+    bench = Bench(b"x" * 100)
+    bench.body.readinto = lambda view: 0
+    bench.run()
+    assert len(bench.source.opened) == 2
+    assert bench.sink.data == b"x" * 100
 
 
-@pytest.mark.parametrize(
-    ("etag", "digest"),
-    [("", True), ("0x8DCB", True), (f"{'0' * 32}-7", True), ("0" * 32, False), (None, False)],
-)
-def test_etags_that_nothing_can_be_held_against(etag, digest):
-    data = b"x" * 100
-    source = MemorySource(data, etag=_etag(data) if etag is None else etag, etag_is_digest=digest)
-    assert _run(source)[0].source_etag_computed == ""
+class Failing(MemorySink):
+    def put_part(self, number, body, checksums):
+        raise StorageUnavailableError("no answer")
 
 
-def test_a_failed_part_fails_it_without_reading_everything():
-    source = MemorySource(b"x" * PART * 1000)
+@pytest.mark.parametrize("streams", [1, 4])
+def test_a_failed_part_fails_it_without_reading_everything(streams):
+    bench = Bench(b"x" * PART * 1000)
+    with pytest.raises(StorageUnavailableError):
+        bench.run(Failing(), streams=streams)
+    assert all(body.closed for body in bench.source.bodies)
+    assert bench.checksums.size < PART * 100
 
-    def upload(number, part, md5):
+
+def test_a_sink_that_cannot_be_opened_fails_it():
+    bench = Bench(b"x" * PART * 100)
+
+    def refuse(hashed):
         raise StorageUnavailableError("no answer")
 
     with pytest.raises(StorageUnavailableError):
-        Transfer(source, source.open()).run(upload)
-    assert source.bodies[0].closed
-    assert source.bodies[0]._at < PART * 100
+        Transfer(bench.source, bench.body, bench.plan, bench.checksums).run(refuse)
+    assert bench.body.closed
 
 
-def test_buffers_are_few_and_not_reused_before_their_part_is_stored():
-    data = bytes(range(256)) * 10
-    open_parts, most, lock = set(), 0, threading.Lock()
-    stored = {}
+@pytest.mark.parametrize("streams", [1, 4])
+def test_buffers_are_few_and_not_reused_before_their_part_is_stored(streams):
+    class Slow(MemorySink):
+        most, now, lock = 0, 0, threading.Lock()
 
-    def upload(number, part, md5):
-        nonlocal most
-        with lock:
-            open_parts.add(number)
-            most = max(most, len(open_parts))
-        first = bytes(part)
-        threading.Event().wait(0.002)
-        assert bytes(part) == first
-        stored[number] = first
-        with lock:
-            open_parts.remove(number)
+        def put_part(self, number, body, checksums):
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            first = bytes(body)
+            threading.Event().wait(0.002)
+            assert bytes(body) == first
+            with self.lock:
+                self.now -= 1
+            return super().put_part(number, body, checksums)
 
-    source = MemorySource(data)
-    Transfer(source, source.open()).run(upload)
-    assert b"".join(stored[number] for number in sorted(stored)) == data
-    assert most <= 4
+    data = bytes(range(256)) * 20
+    bench = Bench(data)
+    sink = Slow()
+    bench.run(sink, streams=streams)
+    assert sink.data == data
+    assert sink.most <= bench.plan.buffers + streams - 1
+
+
+def test_parallel_ranges_ask_for_their_own_bytes_only():
+    data = bytes(range(256)) * 3
+    bench = Bench(data, etag=_etag(data))
+    asked = []
+    source_open = bench.source.open
+
+    def reopen(start=0, stop=None, etag=""):
+        asked.append((start, stop))
+        return source_open(start, stop, etag)
+
+    bench.source.open = reopen
+    bench.run(streams=4)
+    assert sorted(asked) == [(start, start + PART) for start in range(PART, len(data), PART)]
+
+
+def test_what_is_up_already_is_not_read_again():
+    data = bytes(range(250)) * 2
+    bench = Bench(data, first=4, etag=_etag(data))
+    seen = []
+    etags = bench.run(on_progress=seen.append)
+    assert sorted(bench.sink.stored) == [4, 5, 6, 7, 8]
+    assert bench.sink.data == data[3 * PART :]
+    assert len(etags) == 5
+    assert bench.source.opened == [(3 * PART, "")]
+
+
+def test_what_is_hashed_is_uploaded_though_the_source_fails():
+    class Slow(MemorySink):
+        def put_part(self, number, body, checksums):
+            threading.Event().wait(0.02)
+            return super().put_part(number, body, checksums)
+
+    sink = Slow()
+    bench = Bench(b"x" * PART * 20, faults=[PART * 15 + 1] * 9)
+    with pytest.raises(TransferInterruptedError):
+        bench.run(sink)
+    assert sorted(sink.stored) == list(range(1, 16))
 
 
 def test_progress_counts_every_byte_once():
     seen = []
-    source = MemorySource(b"x" * 300, faults=[100, 200], chunk=30)
-    _run(source, on_progress=seen.append)
-    assert seen == sorted(set(seen))
-    assert seen[-1] == 300
+    Bench(b"x" * 300, faults=[100, 200], chunk=30).run(on_progress=seen.append)
+    assert seen == [64, 128, 192, 256, 300]
 
 
 def test_no_thread_is_left():
     before = threading.active_count()
-    _run(MemorySource(b"x" * 300))
+    Bench(b"x" * 300).run(streams=3)
     assert threading.active_count() == before
 
 
-def test_a_part_that_fails_between_two_looks_is_not_forgotten():
-    class EndsBetween(Future):
-        """Is running at the first look and has failed at the next."""
+def test_a_late_failure_is_never_lost():
+    class FailsLast(MemorySink):
+        def put_part(self, number, body, checksums):
+            if number == 1:
+                threading.Event().wait(0.05)
+                raise StorageUnavailableError("503")
+            return super().put_part(number, body, checksums)
 
-        looks = 0
-
-        def done(self):
-            self.looks += 1
-            return self.looks > 1
-
-    late = EndsBetween()
-    late.set_exception(StorageUnavailableError("503"))
-    kept = transfer._raise_failures([late])
-    assert kept == [late]
-    with pytest.raises(StorageUnavailableError):
-        transfer._raise_failures(kept)
+    for size in (PART, PART * 2, PART * 3):
+        with pytest.raises(StorageUnavailableError):
+            Bench(b"x" * size).run(FailsLast())

@@ -7,21 +7,25 @@ import hashlib
 import pytest
 
 from livekit_backup.core.etags import multipart_etag
-from livekit_backup.core.storage import UploadedPart
-from livekit_backup.core.verification import check_parts, check_source
+from livekit_backup.core.storage import ObjectHead, UploadedPart
+from livekit_backup.core.verification import Checks, check_landed, check_parts, check_source, contradicts_source
 from livekit_backup.errors import CorruptError
 from livekit_backup.models.references import Upload
+from unit.fakes import abilities
 
 MD5S = [hashlib.md5(body).digest() for body in (b"one", b"two")]
+ETAG = multipart_etag(MD5S)
+OTHER = multipart_etag(MD5S[::-1])
 
 
 def _upload(**changes):
     values = {
         "size": 6,
         "announced_size": 6,
-        "etag": multipart_etag(MD5S),
-        "source_etag": "x",
-        "source_etag_computed": "x",
+        "etag": ETAG,
+        "source_etag": ETAG,
+        "source_etag_by_warehouse": ETAG,
+        "source_etag_is_certain": True,
     }
     return Upload(egress_id="EG_1", run=5, filename="a", landing_uri="s3://b/k", upload_id="u", **{**values, **changes})
 
@@ -32,17 +36,31 @@ def _parts(*sizes, md5s=MD5S, first=1):
     ]
 
 
-def test_everything_checked():
-    checks = check_source(_upload(), 6)
+@pytest.mark.parametrize(
+    "etags",
+    [{}, {"computed_etags": (ETAG,), "source_etag_by_warehouse": ""}, {"computed_etags": (OTHER,)}],
+    ids=["by the warehouse", "computed", "one of two readings"],
+)
+def test_everything_checked(etags):
+    checks = check_source(_upload(**etags), 6)
     assert (checks.passed, checks.unverified) == (["length", "event_size", "source_etag"], [])
 
 
 def test_what_cannot_be_checked_is_said():
-    checks = check_source(_upload(source_etag_computed="", source_etag="weird"), None)
+    unproven = {"source_etag_by_warehouse": ""}
+    checks = check_source(_upload(source_etag="weird", **unproven), None)
     assert checks.passed == ["length"]
     assert checks.unverified[0].startswith("event_size: ")
-    assert "weird" in checks.unverified[1]
-    assert "none sent" in check_source(_upload(source_etag_computed="", source_etag=""), 6).unverified[0]
+    assert "weird follows no rule" in checks.unverified[1]
+    assert "none sent" in check_source(_upload(source_etag="", **unproven), 6).unverified[0]
+
+
+def test_a_mismatch_under_a_guessed_part_size_is_unknown():
+    upload = _upload(source_etag=OTHER, source_etag_is_certain=False)
+    assert contradicts_source(upload)
+    checks = check_source(upload, 6)
+    assert checks.passed == ["length", "event_size"]
+    assert "fits no usual part size" in checks.unverified[0]
 
 
 @pytest.mark.parametrize(
@@ -51,8 +69,8 @@ def test_what_cannot_be_checked_is_said():
         ({"announced_size": 7}, 6, "6 bytes were read of 7 announced"),
         ({}, 7, "has 6 bytes, LiveKit's event says 7"),
         ({}, 0, "has 6 bytes, LiveKit's event says 0"),
-        ({"source_etag_computed": "y"}, 6, "have ETag y, LiveKit's storage says x"),
-        ({"source_etag_computed": "y", "source_etag": ""}, 6, "have ETag y"),
+        ({"source_etag": OTHER}, 6, f"have ETag {ETAG}, LiveKit's storage says {OTHER}"),
+        ({"source_etag": OTHER, "computed_etags": ("y",)}, 6, "have ETag y"),
     ],
 )
 def test_what_differs(changes, event_size, text):
@@ -60,17 +78,12 @@ def test_what_differs(changes, event_size, text):
         check_source(_upload(**changes), event_size)
 
 
-def test_parts_prove_the_bytes():
-    assert check_parts(_upload(), _parts(3, 3)) is True
+def test_parts_that_were_sent():
+    check_parts(_upload(), _parts(3, 3))
 
 
-def test_etags_that_are_no_digests_prove_nothing():
-    parts = [UploadedPart(1, 3, "not-an-md5"), UploadedPart(2, 3, MD5S[1].hex())]
-    assert check_parts(_upload(), parts) is False
-
-
-def test_other_md5s_prove_nothing():
-    assert check_parts(_upload(), _parts(3, 3, md5s=MD5S[::-1])) is False
+def test_parts_without_md5s_are_only_counted():
+    check_parts(_upload(etag=""), [UploadedPart(1, 3, "not-an-md5"), UploadedPart(2, 3, MD5S[1].hex())])
 
 
 @pytest.mark.parametrize(
@@ -82,9 +95,54 @@ def test_other_md5s_prove_nothing():
         _parts(3, 3, first=2),
         _parts(3, 3)[::-1],
         [*_parts(3), UploadedPart(3, 3, "x")],
+        _parts(3, 3, md5s=MD5S[::-1]),
     ],
-    ids=["none", "one of two", "too long", "first missing", "wrong order", "gap"],
+    ids=["none", "one of two", "too long", "first missing", "wrong order", "gap", "other bytes"],
 )
 def test_missing_parts(parts):
     with pytest.raises(CorruptError, match="the warehouse holds"):
         check_parts(_upload(), parts)
+
+
+def _landed(upload, head, **found):
+    checks = Checks()
+    return check_landed(upload, head, abilities(**found), checks), checks.passed
+
+
+@pytest.mark.parametrize(
+    ("upload", "head", "found", "expected"),
+    [
+        ({}, ObjectHead(6, ETAG), {}, (("", True), ["destination_etag"])),
+        ({"crc64nvme": "c"}, ObjectHead(6, "kms", crc64nvme="c"), {}, (("", True), ["destination_crc64nvme"])),
+        (
+            {"crc64nvme": "c"},
+            ObjectHead(6, ETAG, crc64nvme="c"),
+            {},
+            (("", True), ["destination_crc64nvme", "destination_etag"]),
+        ),
+        ({}, ObjectHead(6, OTHER), {}, (("", False), [])),
+        ({"crc64nvme": "c"}, ObjectHead(6, OTHER), {}, (("", False), [])),
+        # An echo of what was sent proves nothing.
+        ({"crc64nvme": "c"}, ObjectHead(6, "x", crc64nvme="c"), {"refuses_wrong_crc64nvme": False}, (("", False), [])),
+        # The warehouse's own word for its own bytes proves nothing either.
+        ({"source_etag": "x", "source_etag_by_warehouse": ""}, ObjectHead(6, ETAG), {}, (("", False), [])),
+        (
+            {"source_etag": "x", "source_etag_by_warehouse": "", "computed_etags": (ETAG,)},
+            ObjectHead(6, ETAG),
+            {},
+            (("", True), ["destination_etag"]),
+        ),
+    ],
+)
+def test_what_proves_the_landed_object(upload, head, found, expected):
+    assert _landed(_upload(**upload), head, **found) == expected
+
+
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [(ObjectHead(5, ETAG), "has 5 bytes instead of 6"), (ObjectHead(6, ETAG, crc64nvme="d"), "has CRC64NVME d")],
+)
+def test_what_is_wrong_with_the_landed_object(head, text):
+    (wrong, proven), _ = _landed(_upload(crc64nvme="c"), head)
+    assert text in wrong
+    assert not proven

@@ -1,6 +1,7 @@
-"""The first half of a file's recovery: find its link, and stream it into an upload that nobody sees.
+"""The first half of a file's recovery: stream it into an upload that nobody sees.
 
-Any step may be killed at any instant and run again, also beside itself.
+Any step may be killed at any instant and run again, also beside itself: the next try goes on
+with the upload that this run has open for the file, and the report drops what is left.
 """
 
 from __future__ import annotations
@@ -8,149 +9,165 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Iterator
 
-from livekit_backup.core.inbox import load_backup_events
-from livekit_backup.core.landing_keys import content_type
+from livekit_backup.core.etags import etag_rule
+from livekit_backup.core.file_upload import EtagsProveNothingError, FileUpload, Work
 from livekit_backup.core.ledger import Ledger
-from livekit_backup.core.locations import Location
+from livekit_backup.core.part_plan import plan_parts
 from livekit_backup.core.progress import ProgressLog
-from livekit_backup.core.resolution import FetchManifest, resolve_backup, why_unresolved
 from livekit_backup.core.storage import ObjectStore
-from livekit_backup.core.transfer import Source, SourceBody, Transfer
+from livekit_backup.core.transfer import Transfer
+from livekit_backup.core.transfer_protocols import Source, SourceBody
+from livekit_backup.core.verification import contradicts_source
 from livekit_backup.core.wording import quoted
-from livekit_backup.errors import LivekitBackupError, RetryableError, UnresolvedError
+from livekit_backup.errors import SourceChangedError
 from livekit_backup.models.ledger_entry import Attempt
-from livekit_backup.models.references import BackupRef, RecordingFile, Upload
+from livekit_backup.models.references import RecordingFile, Upload
+from livekit_backup.models.store_abilities import StoreAbilities
 
-CORRUPT_FETCHES = 2
-"""A wrong byte on the way is gone at the second fetch; one at the source is not."""
+MOST_PASSES = 4
+"""Over one recording in one try: a source that changes more often is left to the next try."""
 
 log = logging.getLogger(__name__)
 
 
-def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest) -> Location:
-    """Read the event and the manifest again for a file's own signed URL.
+class Download:
+    """Brings one file into an uncompleted multipart upload at its landing key."""
 
-    It is read where it is used, so that it never travels between tasks.
+    def __init__(
+        self,
+        file: RecordingFile,
+        store: ObjectStore,
+        ledger: Ledger,
+        attempt: Attempt,
+        abilities: StoreAbilities,
+        *,
+        streams: int = 1,
+        show: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare.
 
-    :raises UnresolvedError: the file is not in them any more.
-    :raises PermanentError, RetryableError: as the file's own error says.
-    """
-    ref = BackupRef(egress_id=file.egress_id, run=file.run, events=file.events)
-    backup = resolve_backup(load_backup_events(inbox, ref), fetch)
-    found = next((found for found in backup.files if found.filename == file.filename), None)
-    if found and found.location:
-        return found.location
-    if isinstance(backup.manifest_error, RetryableError):
-        # A manifest that does not answer now is no proof that the file is not in it.
-        raise backup.manifest_error
-    if found and found.error:
-        raise found.error
-    raise why_unresolved(
-        backup.manifest_error
-        or UnresolvedError(f"{quoted(file.filename)} is not in the manifest of {file.egress_id} any more")
-    )
+        :param abilities: of the warehouse's store.
+        :param streams: ranges that are read side by side.
+        :param show: takes the progress in a few words.
+        """
+        self._file = file
+        self._ledger = ledger
+        self._upload = FileUpload(file, store, ledger, attempt)
+        self._abilities = abilities
+        self._streams = streams
+        self._show = show
 
+    def run(
+        self, open_source: Callable[[], Source], copy: Callable[[FileUpload], Upload | None] | None = None
+    ) -> Upload:
+        """Download, unless the file has landed before.
 
-def download(
-    file: RecordingFile,
-    open_source: Callable[[], Source],
-    store: ObjectStore,
-    ledger: Ledger,
-    attempt: Attempt,
-) -> Upload:
-    """Stream a recording into an uncompleted multipart upload at its landing key.
+        :param copy: lets the warehouse's store copy the file by itself; None when it cannot.
+        :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
+        """
+        if landed := self._ledger.find_landed(self._file):
+            log.info("%s has landed before, at %s", quoted(self._file.filename), landed.landed_uri)
+            return self._upload.describe(landing_uri=landed.landed_uri, already_landed=True, size=landed.size or 0)
+        left = self._upload.left_open(self._abilities)
+        if copy and not left and (copied := copy(self._upload)):
+            return copied
+        return self._in_passes(open_source(), left)
 
-    What has landed before is not fetched again. An upload that an earlier try left open is
-    dropped first; one that this try cannot finish is dropped before the error leaves.
+    def _in_passes(self, source: Source, left: Work | None) -> Upload:
+        """Pass over the recording until it is up, and proven if that can be."""
+        thorough = False
+        for last in (*[False] * (MOST_PASSES - 1), True):
+            try:
+                upload = self._go_on(source, left) if left else self._begin(source, thorough=thorough)
+            except SourceChangedError as error:
+                if last:
+                    raise
+                log.warning("%s; beginning anew at byte 0", error)
+            except EtagsProveNothingError as error:
+                log.info("%s: the source's ETag is computed on the way", error)
+                self._abilities = self._abilities.model_copy(update={"etags_are_md5": False})
+            else:
+                if last or thorough or not contradicts_source(upload):
+                    return upload
+                log.warning("%s arrived with wrong bytes; fetching it again", quoted(self._file.filename))
+                self._upload.drop()
+                thorough = True
+            left = None
+        raise AssertionError("the last pass returns or raises")
 
-    :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
-    """
-    if landed := ledger.find_landed(file):
-        log.info("%s has landed before, at %s", quoted(file.filename), landed.landed_uri)
-        return _upload(file, None, landing_uri=landed.landed_uri, already_landed=True, size=landed.size or 0)
-    if left_open := ledger.open_upload(attempt, file):
-        store.abort_upload(file.landing_uri, left_open.upload_id)
-    source = open_source()
-    for fetch in range(1, CORRUPT_FETCHES + 1):
+    def _begin(self, source: Source, *, thorough: bool) -> Upload:
+        """Read the whole recording."""
         body = source.open()
         if not body.size:
             body.close()
-            return _empty(file, body)
-        upload = _fetch(file, source, body, store, lambda upload_id: ledger.note_upload(attempt, file, upload_id))
-        if upload.source_etag_computed in ("", upload.source_etag) or fetch == CORRUPT_FETCHES:
-            break
-        log.warning("%s arrived with a wrong byte; fetching it again", quoted(file.filename))
-        store.abort_upload(file.landing_uri, upload.upload_id or "")
-    return upload
+            return self._empty(body)
+        with _closing_on_error(body):
+            rule = etag_rule(body.etag, body.size, is_digest=body.etag_is_digest)
+            plan = plan_parts(body.size, rule, self._abilities, thorough=thorough)
+        return self._transfer(source, body, Work(plan, rule, body.etag))
 
+    def _go_on(self, source: Source, work: Work) -> Upload:
+        """Read what an earlier try has left."""
+        with self._upload.kept_for_the_next_try():
+            if work.start == work.plan.size:
+                upload = self._upload.result(work, work.checksums(), [])
+            else:
+                upload = self._transfer(source, source.open(work.start, etag=work.source_etag), work)
+            if upload.source_etag_by_warehouse != upload.source_etag:
+                raise SourceChangedError(f"the parts of {quoted(self._file.filename)} that are up are not the source's")
+        return upload
 
-def _empty(file: RecordingFile, body: SourceBody) -> Upload:
-    md5 = hashlib.md5(usedforsecurity=False).hexdigest()
-    return _upload(
-        file,
-        None,
-        sha256=hashlib.sha256().hexdigest(),
-        etag=md5,
-        source_etag=body.etag,
-        source_etag_computed=md5 if body.etag == md5 else "",
-    )
+    def _transfer(self, source: Source, body: SourceBody, work: Work) -> Upload:
+        with _closing_on_error(body):
+            if body.size != work.plan.size:
+                raise SourceChangedError(f"{source.name} has {body.size} bytes now, and had {work.plan.size}")
+            checksums = work.checksums()
+            name = quoted(self._file.filename)
+            progress = ProgressLog(log, name, body.size, self._file.deadline, done=work.start, show=self._show)
+            transfer = Transfer(
+                source,
+                body,
+                work.plan,
+                checksums,
+                first=len(work.parts) + 1,
+                streams=self._streams,
+                on_progress=progress,
+            )
+        with self._upload.kept_for_the_next_try():
+            # Metadata is set when the upload is opened, and only of a single part all is known by then.
+            etags = transfer.run(lambda hashed: self._upload.open(work, hashed.sha256 if work.plan.count == 1 else ""))
+        upload = self._upload.result(work, checksums, etags)
+        progress.end(_what_was_checked(upload))
+        return upload
 
-
-def _fetch(
-    file: RecordingFile, source: Source, body: SourceBody, store: ObjectStore, note: Callable[[str], None]
-) -> Upload:
-    try:
-        upload_id = store.create_upload(
-            file.landing_uri, content_type=content_type(file.filename), metadata=provenance(file)
+    def _empty(self, body: SourceBody) -> Upload:
+        md5 = hashlib.md5(usedforsecurity=False).hexdigest()
+        return self._upload.describe(
+            sha256=hashlib.sha256().hexdigest(),
+            etag=md5,
+            computed_etags=(md5,) if body.etag_is_digest else (),
+            source_etag=body.etag,
         )
+
+
+def _what_was_checked(upload: Upload) -> str:
+    checked = ["length"]
+    if upload.sha256:
+        checked.append("SHA-256 taken")
+    if upload.crc64nvme:
+        checked.append("CRC64NVME sent")
+    if upload.source_etag and not contradicts_source(upload):
+        how = "by the warehouse's own checksums" if upload.source_etag_by_warehouse else "computed on the way"
+        checked.append(f"source's ETag {how}")
+    return f"checked: {', '.join(checked)}"
+
+
+@contextlib.contextmanager
+def _closing_on_error(body: SourceBody) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         body.close()
         raise
-    try:
-        note(upload_id)
-        progress = ProgressLog(log, quoted(file.filename), body.size, file.deadline)
-        digests = Transfer(source, body, progress).run(
-            lambda number, part, md5: store.upload_part(file.landing_uri, upload_id, number, part, md5)
-        )
-        progress.end()
-    except BaseException:
-        # If the store is gone too, the next try or the report knows the upload and drops it.
-        with contextlib.suppress(LivekitBackupError):
-            store.abort_upload(file.landing_uri, upload_id)
-        raise
-    return _upload(
-        file,
-        upload_id,
-        size=digests.size,
-        part_size=digests.part_size,
-        sha256=digests.sha256,
-        etag=digests.etag,
-        announced_size=body.size,
-        source_etag=body.etag,
-        source_etag_computed=digests.source_etag_computed,
-    )
-
-
-def _upload(file: RecordingFile, upload_id: str | None, **facts: Any) -> Upload:
-    egress_id, run, filename = file.key
-    return Upload(
-        egress_id=egress_id,
-        run=run,
-        filename=filename,
-        upload_id=upload_id,
-        **{"landing_uri": file.landing_uri, **facts},
-    )
-
-
-def provenance(file: RecordingFile) -> dict[str, str]:
-    """Object metadata must be ASCII, so names are percent-encoded."""
-    return {
-        "livekit-egress-id": file.egress_id,
-        "livekit-run": str(file.run),
-        "livekit-room": quote(file.room_name)[:512],
-        "livekit-filename": quote(file.filename, errors="replace")[:512],
-    }

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
-from livekit_backup.core.downloading import provenance
-from livekit_backup.core.landing_keys import content_type
+from livekit_backup.core.etags import RunningEtag
 from livekit_backup.core.ledger import Ledger, entry_for
+from livekit_backup.core.object_metadata import SHA256, content_type, provenance
 from livekit_backup.core.storage import ObjectHead, ObjectStore
-from livekit_backup.core.verification import Checks, check_parts, check_source
+from livekit_backup.core.upload_sink import UploadSink
+from livekit_backup.core.verification import Checks, check_landed, check_parts, check_source
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
     CorruptError,
@@ -27,13 +29,21 @@ from livekit_backup.errors import (
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
+from livekit_backup.models.store_abilities import StoreAbilities
 
 log = logging.getLogger(__name__)
 
 READ_BACK_CHUNK = 1024 * 1024
 
 
-def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger, attempt: Attempt) -> LedgerEntry:
+def land(
+    file: RecordingFile,
+    upload: Upload,
+    store: ObjectStore,
+    ledger: Ledger,
+    attempt: Attempt,
+    abilities: StoreAbilities,
+) -> LedgerEntry:
     """Verify an upload and complete it, which makes it visible; then write it down.
 
     Run again after it succeeded, it finds the landed object and says so.
@@ -55,104 +65,127 @@ def land(file: RecordingFile, upload: Upload, store: ObjectStore, ledger: Ledger
         )
     if upload.already_landed:
         raise UploadLostError(f"{upload.landing_uri} was there and is not any more: clear the download task")
+    landing = _Landing(file, upload, store, abilities)
     try:
-        checks = check_source(upload, file.size)
-        head = _complete(file, upload, store, checks)
+        landing.run()
     except (CorruptError, LandingConflictError):
         _drop(upload, store)
         raise
-    entry = ledger.record(_landed_entry(file, upload, head, checks, attempt))
+    entry = ledger.record(landing.entry(attempt))
     drop_open_uploads(_rivals(upload.landing_uri, store), store)
     return entry
 
 
-def _complete(file: RecordingFile, upload: Upload, store: ObjectStore, checks: Checks) -> ObjectHead:
-    if not upload.size:
-        completed = store.put_new(
-            upload.landing_uri, b"", content_type=content_type(file.filename), metadata=provenance(file)
-        )
-        # Of no bytes there is nothing to prove, and under SSE-KMS their ETag is no MD5.
-        proven = False
-    else:
-        parts = store.list_parts(upload.landing_uri, upload.upload_id or "")
-        if parts is None:
-            return _landed_head(upload, store, checks)
-        proven = check_parts(upload, parts)
-        try:
-            completed = store.complete_upload(upload.landing_uri, upload.upload_id or "", parts)
-        except UploadGoneError:
-            return _landed_head(upload, store, checks)
-    head = store.head(upload.landing_uri)
-    if head is None:
-        # A store may show late what it has acknowledged; the next try finds it.
-        raise StorageUnavailableError(f"{upload.landing_uri} is not there yet after it was completed")
-    if wrong := _what_is_wrong(upload, head, store, checks, proven=proven):
-        if not completed:
-            raise LandingConflictError(
-                f"{upload.landing_uri} holds other content (it {wrong}): move it away or change landing_key, "
-                "then clear the download task"
+class _Landing:
+    """One upload on its way to being an object."""
+
+    def __init__(self, file: RecordingFile, upload: Upload, store: ObjectStore, abilities: StoreAbilities) -> None:
+        self._file = file
+        self._upload = upload
+        self._store = store
+        self._abilities = abilities
+        self._sink = UploadSink(store, upload.landing_uri, upload.upload_id or "")
+        self._checks = Checks()
+        self._sha256 = upload.sha256
+        self._head: ObjectHead | None = None
+
+    def run(self) -> None:
+        """Check, complete, and look again, always: a store was seen that answers success to a wrong checksum."""
+        upload = self._upload
+        self._checks = check_source(upload, self._file.size)
+        completed = self._complete()
+        head = self._head = self._store.head(upload.landing_uri)
+        if head is None and completed is None:
+            raise UploadLostError(
+                f"the upload to {upload.landing_uri} was dropped and nothing is there: clear the download task"
             )
-        store.delete(upload.landing_uri)
-        raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
-    if not completed:
-        _drop(upload, store)
-    return head
+        if head is None:
+            # A store may show late what it has acknowledged; the next try finds it.
+            raise StorageUnavailableError(f"{upload.landing_uri} is not there yet after it was completed")
+        if wrong := self._what_is_wrong(head):
+            if not completed:
+                raise LandingConflictError(
+                    f"{upload.landing_uri} holds other content (it {wrong}): move it away or change landing_key, "
+                    "then clear the download task"
+                )
+            self._store.delete(upload.landing_uri)
+            raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
+        if completed is False:
+            _drop(upload, self._store)
+        if completed and SHA256 not in head.metadata and self._abilities.tags:
+            self._store.add_tags(upload.landing_uri, {SHA256: self._sha256})
 
+    def _complete(self) -> bool | None:
+        """Make the upload the object; False where one is there already, None when the upload is gone.
 
-def _landed_head(upload: Upload, store: ObjectStore, checks: Checks) -> ObjectHead:
-    """The upload is gone: a try before this one may have completed it and died before it wrote that down."""
-    head = store.head(upload.landing_uri)
-    if head is None:
-        raise UploadLostError(
-            f"the upload to {upload.landing_uri} was dropped and nothing is there: clear the download task"
-        )
-    if wrong := _what_is_wrong(upload, head, store, checks, proven=True):
-        raise LandingConflictError(f"{upload.landing_uri} holds other content: it {wrong}")
-    return head
+        Gone, since a try before this one may have completed it and died before it wrote that down.
+        """
+        upload = self._upload
+        if not upload.size:
+            metadata = provenance(self._file, datetime.now(UTC), upload.sha256)
+            return self._store.put_new(
+                upload.landing_uri, b"", content_type=content_type(self._file.filename), metadata=metadata
+            )
+        parts = self._sink.parts()
+        if parts is None:
+            return None
+        check_parts(upload, parts)
+        try:
+            return self._sink.complete(parts, size=upload.size, crc64nvme=upload.crc64nvme)
+        except UploadGoneError:
+            return None
 
+    def _what_is_wrong(self, head: ObjectHead) -> str:
+        wrong, is_proven = check_landed(self._upload, head, self._abilities, self._checks)
+        if wrong or (is_proven and self._sha256):
+            return wrong
+        return self._read_back()
 
-def _what_is_wrong(upload: Upload, head: ObjectHead, store: ObjectStore, checks: Checks, *, proven: bool) -> str:
-    """Look again, always: a store was seen that answers success to a wrong checksum.
+    def _read_back(self) -> str:
+        """Read the object itself: for a proof where there is no other, or for the SHA-256 of all its bytes.
 
-    An ETag that is not the expected one proves nothing: the same bytes have others when they
-    were stored in other parts or under SSE-KMS. Then the object itself is read.
-    """
-    if head.size != upload.size:
-        return f"has {head.size} bytes instead of {upload.size}"
-    if proven and head.etag == upload.etag:
-        checks.passed.append("destination_etag")
+        Of an upload that was put together by more than one process only this gives the SHA-256; its
+        bytes are those that the source's ETag stands for.
+        """
+        digest = hashlib.sha256()
+        etag = None if self._sha256 else RunningEtag(self._upload.part_size)
+        body = self._store.open(self._upload.landing_uri)
+        try:
+            while chunk := body.read(READ_BACK_CHUNK):
+                digest.update(chunk)
+                if etag:
+                    etag.update(memoryview(chunk))
+        finally:
+            body.close()
+        if self._sha256 and digest.hexdigest() != self._sha256:
+            return "reads back with another SHA-256"
+        if etag and etag.value() != self._upload.etag:
+            return "reads back with another ETag"
+        self._sha256 = digest.hexdigest()
+        self._checks.passed.append("read_back")
         return ""
-    digest = hashlib.sha256()
-    body = store.open(upload.landing_uri)
-    try:
-        while chunk := body.read(READ_BACK_CHUNK):
-            digest.update(chunk)
-    finally:
-        body.close()
-    checks.passed.append("read_back")
-    return "" if digest.hexdigest() == upload.sha256 else "reads back with another SHA-256"
+
+    def entry(self, attempt: Attempt) -> LedgerEntry:
+        """Return what the ledger is to hold."""
+        assert self._head is not None
+        return entry_for(self._file, Outcome.LANDED, "", attempt).model_copy(
+            update={
+                "landed_uri": self._upload.landing_uri,
+                "size": self._head.size,
+                "sha256": self._sha256,
+                "crc64nvme": self._upload.crc64nvme,
+                "etag": self._head.etag,
+                "source_etag": self._upload.source_etag,
+                "verified_by": tuple(self._checks.passed),
+                "unverified": tuple(self._checks.unverified),
+                "flags": () if self._upload.size else ("empty",),
+            }
+        )
 
 
 def _drop(upload: Upload, store: ObjectStore) -> None:
     if upload.upload_id:
         store.abort_upload(upload.landing_uri, upload.upload_id)
-
-
-def _landed_entry(
-    file: RecordingFile, upload: Upload, head: ObjectHead, checks: Checks, attempt: Attempt
-) -> LedgerEntry:
-    return entry_for(file, Outcome.LANDED, "", attempt).model_copy(
-        update={
-            "landed_uri": upload.landing_uri,
-            "size": head.size,
-            "sha256": upload.sha256,
-            "etag": head.etag,
-            "source_etag": upload.source_etag,
-            "verified_by": tuple(checks.passed),
-            "unverified": tuple(checks.unverified),
-            "flags": () if upload.size else ("empty",),
-        }
-    )
 
 
 def drop_open_uploads(uploads: Iterable[OpenUpload], store: ObjectStore) -> None:

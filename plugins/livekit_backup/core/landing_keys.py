@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mimetypes
 import unicodedata
 from datetime import datetime
-from posixpath import splitext
 
 from livekit_backup.core.storage import join_uri, split_uri
 from livekit_backup.core.wording import quoted
@@ -19,18 +17,6 @@ MAX_KEY_BYTES = 1024
 _MISLEADING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset({"\u200c", "\u200d"})
 """Persian words and many emoji are written with them."""
-_CONTENT_TYPES = {
-    ".mp4": "video/mp4",
-    ".ogg": "audio/ogg",
-    ".mp3": "audio/mpeg",
-    ".webm": "video/webm",
-    ".ts": "video/mp2t",
-    ".m3u8": "application/x-mpegurl",
-    ".jpeg": "image/jpeg",
-    ".jpg": "image/jpeg",
-    ".json": "application/json",
-}
-"""LiveKit's own, by file ending; ``mimetypes`` answers for others."""
 
 
 def clean_filename(filename: str) -> str:
@@ -86,12 +72,6 @@ def landing_uri(
     if f"{uri}/".startswith(f"{ledger}/"):
         raise RefusedError(f"{quoted(filename)} would land in the ledger")
     return uri
-
-
-def content_type(filename: str) -> str:
-    """Return the content type that a name stands for."""
-    ending = splitext(filename)[1].lower()
-    return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(f"x{ending}")[0] or "application/octet-stream"
 
 
 def _segment(text: str) -> str:

@@ -21,6 +21,7 @@ from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import BackupFiles, FileIdentity, Intake, OpenUpload, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
+from livekit_backup.models.store_abilities import StoreAbilities
 
 WORKERS = 16
 """Documents are small, so a request's latency is all there is to hide."""
@@ -116,10 +117,13 @@ class Ledger:
     def _files_uri(self, egress_id: str, run: int) -> str:
         return join_uri(self._base, "backups", egress_id, f"{run}.json")
 
-    def note_upload(self, attempt: Attempt, file: RecordingFile, upload_id: str) -> None:
-        """Remember that this run has opened an upload, so that its next try or its report can drop it."""
-        noted = OpenUpload(landing_uri=file.landing_uri, upload_id=upload_id)
-        self._store.put(self._upload_uri(attempt, file), noted.model_dump_json().encode())
+    def note_upload(self, attempt: Attempt, file: RecordingFile, upload: OpenUpload) -> None:
+        """Remember that this run has opened an upload, so that its next try goes on with it or its report drops it.
+
+        Kept here and not in Airflow's ``task_state_store``: that lives with one task instance, and the
+        report, a shifted map index and a person with a bucket browser need it too.
+        """
+        self._store.put(self._upload_uri(attempt, file), upload.model_dump_json().encode())
 
     def open_upload(self, attempt: Attempt, file: RecordingFile) -> OpenUpload | None:
         """Return the upload that this run last opened for a file, whatever became of it."""
@@ -139,6 +143,17 @@ class Ledger:
         except ValidationError as error:
             log.warning("%s is damaged and counts as absent: %d problems", uri, error.error_count())
             return None
+
+    def read_abilities(self, bucket: str) -> StoreAbilities | None:
+        """Return what a bucket's store was last found to honour, or None when nobody looked."""
+        return self._read(StoreAbilities, self._abilities_uri(bucket))
+
+    def write_abilities(self, bucket: str, abilities: StoreAbilities) -> None:
+        """Store what a bucket's store was found to honour."""
+        self._store.put(self._abilities_uri(bucket), abilities.model_dump_json().encode())
+
+    def _abilities_uri(self, bucket: str) -> str:
+        return join_uri(self._base, "stores", f"{bucket}.json")
 
     def write_statement(self, statement: Statement, text: str) -> str:
         """Store a run's statement, as JSON and as a table, and return the URI of the table."""

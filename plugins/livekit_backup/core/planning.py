@@ -17,10 +17,17 @@ from livekit_backup.models.references import AccountedFile, BackupRef, Plan, Rec
 from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
 
 CheckLocation = Callable[[Location], None]
+FindPrimary = Callable[[Location], str | None]
+"""Gives the ``s3://`` URI of an unsigned location in the customer's own store, or None when it is not there."""
 
 
 def plan_backup(
-    ref: BackupRef, backup: ResolvedBackup, settings: Settings, check: CheckLocation, now: datetime
+    ref: BackupRef,
+    backup: ResolvedBackup,
+    settings: Settings,
+    check: CheckLocation,
+    now: datetime,
+    find_primary: FindPrimary = lambda _: None,
 ) -> Plan:
     """Plan one backup. Every one of its files is in the plan exactly once."""
     to_recover, accounted = [], []
@@ -30,6 +37,11 @@ def plan_backup(
             if resolved.error:
                 raise resolved.error
             assert resolved.location is not None
+            if resolved.location.is_plain and (primary_uri := find_primary(resolved.location)):
+                landing_uri = _land(file, settings)
+                if primary_uri != landing_uri:
+                    to_recover.append(file.model_copy(update={"landing_uri": landing_uri, "primary_uri": primary_uri}))
+                    continue
             _check(resolved.location, check)
             if not resolved.location.is_signed and not resolved.location.is_plain:
                 raise UnresolvedError(f"{resolved.location.name} carries a query, but no signature that is known here")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from livekit_backup.core.inbox import load_backup_events
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.locations import Location, check_location, system_resolver
-from livekit_backup.core.planning import merge_plans, plan_backup
+from livekit_backup.core.planning import FindPrimary, merge_plans, plan_backup
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.errors import RetryableError, SourceUnavailableError, UnreadableEventError
@@ -33,10 +33,12 @@ def plan_run(
     most: int,
     now: datetime,
     patient: bool = False,
+    find_primary: FindPrimary = lambda _: None,
 ) -> Plan:
     """Resolve all backups side by side and join their plans.
 
     :param most: how many files one run may map over.
+    :param find_primary: where an unsigned location lies in the customer's own store, if it is to be copied.
     :param patient: another try will follow, so what does not answer now is not accounted for yet.
     :raises SourceUnavailableError: with ``patient``, manifests that did not answer; all others have been read.
     :raises StorageUnavailableError, AccessDeniedError: the inbox or the ledger cannot be read.
@@ -52,8 +54,8 @@ def plan_run(
         if isinstance(resolved.manifest_error, RetryableError):
             if patient and any(file.error for file in resolved.files):
                 unanswered.append(str(resolved.manifest_error))
-            return plan_backup(ref, resolved, settings, check, now)
-        planned = plan_backup(ref, resolved, settings, check, now)
+            return plan_backup(ref, resolved, settings, check, now, find_primary)
+        planned = plan_backup(ref, resolved, settings, check, now, find_primary)
         if resolved.manifest_error:
             return _with_known_names(planned, ref, ledger)
         ledger.write_files(ref.egress_id, ref.run, planned.files)

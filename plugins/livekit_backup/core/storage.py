@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +16,10 @@ class ObjectHead:
     etag: str
     """Without quotes."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    crc64nvme: str = ""
+    """Of the whole object, base64; empty where the store keeps none."""
+    etag_is_md5: bool = True
+    """False where the store says that it encrypts with keys under which ETags are no MD5s (SSE-KMS, SSE-C)."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,17 @@ class UploadedPart:
     """Bytes."""
     etag: str
     """Without quotes."""
+    crc64nvme: str = ""
+    """Base64; empty where the store keeps none."""
+
+
+@dataclass(frozen=True)
+class NewUpload:
+    """A multipart upload that was just opened."""
+
+    upload_id: str
+    etags_are_md5: bool = True
+    """False where the store says that it encrypts with keys under which ETags are no MD5s (SSE-KMS, SSE-C)."""
 
 
 class ReadableBody(Protocol):
@@ -53,8 +68,12 @@ class ObjectStore(Protocol):
         """Give the URIs of all objects that start with the prefix, in key order."""
         ...
 
-    def open(self, uri: str) -> ReadableBody:
-        """Stream an object. :raises FileNotFoundError: it is not there."""
+    def open(self, uri: str, start: int = 0, stop: int | None = None, etag: str = "") -> ReadableBody:
+        """Stream an object, or the bytes from ``start`` to ``stop`` of the version with this ETag.
+
+        :raises FileNotFoundError: it is not there.
+        :raises SourceChangedError: another version is there.
+        """
         ...
 
     def get(self, uri: str) -> bytes | None:
@@ -77,20 +96,52 @@ class ObjectStore(Protocol):
         """Remove an object; removing what is not there is no error."""
         ...
 
-    def create_upload(self, uri: str, *, content_type: str, metadata: Mapping[str, str]) -> str:
-        """Open a multipart upload and return its id. Nothing is visible at the key yet."""
+    def create_upload(
+        self, uri: str, *, content_type: str, metadata: Mapping[str, str], crc64nvme: bool = True
+    ) -> NewUpload:
+        """Open a multipart upload. Nothing is visible at the key yet.
+
+        :param crc64nvme: declare that parts and whole come with this checksum.
+        """
         ...
 
-    def upload_part(self, uri: str, upload_id: str, number: int, body: memoryview, md5: bytes) -> None:
-        """Store one part; the store must refuse it when its MD5 differs. :raises UploadGoneError: aborted."""
+    def upload_part(
+        self, uri: str, upload_id: str, number: int, body: memoryview, *, crc64nvme: str = "", md5: bytes = b""
+    ) -> str:
+        """Store one part with the checksums given, and return its ETag.
+
+        :raises ChecksumMismatchError: the store received other bytes than were sent.
+        :raises UploadGoneError: the upload was aborted or completed.
+        """
+        ...
+
+    def copy_part(self, uri: str, upload_id: str, number: int, source_uri: str, span: range, etag: str) -> str:
+        """Let the store copy these bytes of another of its objects, of this ETag, into a part; return the part's ETag.
+
+        :raises FileNotFoundError: the source is not there.
+        :raises SourceChangedError: the source has another ETag.
+        :raises UploadGoneError: the upload was aborted or completed.
+        """
         ...
 
     def list_parts(self, uri: str, upload_id: str) -> list[UploadedPart] | None:
         """List the parts of an open upload in order, or None when the upload is gone."""
         ...
 
-    def complete_upload(self, uri: str, upload_id: str, parts: list[UploadedPart]) -> bool:
-        """Make the upload the object at the key, where there is none; False when there is one."""
+    def complete_upload(
+        self, uri: str, upload_id: str, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str = ""
+    ) -> bool:
+        """Make the upload the object at the key, where there is none; False when there is one.
+
+        :param size: bytes of the whole, for the store to check.
+        :param crc64nvme: of the whole, base64, for the store to check; empty to leave it out.
+        :raises ChecksumMismatchError: the store has other bytes, or another number of them.
+        :raises UploadGoneError: the upload was aborted or completed.
+        """
+        ...
+
+    def add_tags(self, uri: str, tags: Mapping[str, str]) -> bool:
+        """Add tags to an object, keeping those it has; False where the store has no tags or the right is missing."""
         ...
 
     def abort_upload(self, uri: str, upload_id: str) -> None:

@@ -1,202 +1,168 @@
-"""Moves one recording from a source into an open multipart upload, hashing on the way.
+"""Moves one recording from a source into a sink: read, hash and upload side by side.
 
-One thread reads and hashes in order, a few upload; a fixed number of buffers goes round
-between them, so memory is buffers times part size whatever the file's size. A byte counts
-once it is hashed; after a fault the source is asked to go on behind the last such byte.
+A fixed number of buffers, each of one part, goes round: readers fill them, one thread hashes
+them in the order of the parts, uploaders send them and hand them back. So memory is buffers
+times part size whatever the recording's size, and a byte counts once it is hashed in order.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import queue
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import contextmanager
 
-from livekit_backup.core.etags import follows_livekit_rule, is_md5, livekit_part_size, multipart_etag
-from livekit_backup.errors import RetryableError, TransferInterruptedError
+from livekit_backup.core.checksums import Checksums, PartChecksums
+from livekit_backup.core.part_plan import PartPlan
+from livekit_backup.core.resuming_reader import ResumingReader
+from livekit_backup.core.transfer_protocols import Sink, Source, SourceBody
 
-BUFFER_BUDGET = 64 * 1024 * 1024
-"""Bytes that all buffers of a transfer may take together."""
-UPLOAD_WORKERS = 4
-"""Two saturate a local store; four hide a distant one's latency."""
-FRUITLESS_RESUMES = 4
-"""Faults in a row without progress before the try is given up."""
-FRUITFUL_BYTES = 1024 * 1024
-"""What counts as progress between two faults: a drip always brings a few bytes."""
-
-log = logging.getLogger(__name__)
-
-
-class SourceBody(Protocol):
-    """The bytes of a recording from some offset on."""
-
-    size: int
-    etag: str
-    etag_is_digest: bool
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill a buffer; 0 at the end."""
-        ...
-
-    def close(self) -> None:
-        """Drop the connection."""
-        ...
-
-
-class Source(Protocol):
-    """A recording that can be read from any offset."""
-
-    @property
-    def name(self) -> str:
-        """Safe to show."""
-        ...
-
-    def open(self, start: int = 0, etag: str = "") -> SourceBody:
-        """Ask for the bytes from ``start`` on, of the version with this ETag."""
-        ...
-
-
-UploadPart = Callable[[int, memoryview, bytes], None]
-"""Stores part number, body and binary MD5."""
-
-
-@dataclass(frozen=True)
-class Digests:
-    """What a transfer knows of the bytes it moved."""
-
-    size: int
-    part_size: int
-    sha256: str
-    etag: str
-    """The multipart ETag of the parts as they were uploaded."""
-    source_etag_computed: str
-    """What the source's ETag must be for these bytes; empty when it follows no rule known here."""
+OpenSink = Callable[[Checksums], Sink]
+"""Opens the sink once the first part is hashed: for a recording of one part, all is known by then."""
 
 
 class Transfer:
-    """One pass over a recording."""
+    """One pass over a recording, or over what an earlier pass has left of it."""
 
-    def __init__(self, source: Source, body: SourceBody, on_progress: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        body: SourceBody,
+        plan: PartPlan,
+        checksums: Checksums,
+        *,
+        first: int = 1,
+        streams: int = 1,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Take an open answer.
+
+        :param body: open at the first byte of part ``first``.
+        :param checksums: fed with the parts before ``first``.
+        :param streams: ranges that are read side by side.
+        :param on_progress: told the bytes hashed so far, in the thread that runs the transfer.
+        """
         self._source = source
         self._body = body
-        self._size = body.size
-        self._etag = body.etag
-        self._etag_is_digest = body.etag_is_digest
+        self._plan = plan
+        self._checksums = checksums
+        self._first = first
+        self._streams = streams
         self._on_progress = on_progress
-        self._done = 0
-        self._fruitless = 0
-        self._resumed_at = 0
-        self._part_size = livekit_part_size(body.size)
-        self._sha256 = hashlib.sha256()
-        self._part_md5s: list[bytes] = []
-        # A one-PUT source has a plain MD5, whatever its size.
-        self._whole_md5 = hashlib.md5(usedforsecurity=False) if is_md5(body.etag) else None
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        start = plan.span(first).start
+        self._in_order = ResumingReader(source, body.size, body.etag, start=start, body=body)
 
-    def run(self, upload_part: UploadPart) -> Digests:
-        """Read, hash and upload everything.
+    def run(self, open_sink: OpenSink) -> list[str]:
+        """Read, hash and upload everything, and return the ETags of the parts from ``first`` on.
 
-        :raises RetryableError: the source or the store gave up; nothing is known of the rest.
+        :raises SourceChangedError: the source is another recording by now: begin anew at byte 0.
+        :raises RetryableError: the source or the sink gave up; what is up stays up.
         :raises PermanentError, NeedsOperatorError: no resume can help, such as a link that died meanwhile.
         """
-        count = max(2, min(UPLOAD_WORKERS + 2, BUFFER_BUDGET // self._part_size))
+        uploads: list[Future[str]] = []
+        sink: Sink | None = None
         free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        for _ in range(count):
-            free.put(bytearray(min(self._part_size, self._size)))
-        pending: list[Future[None]] = []
-        with ThreadPoolExecutor(min(UPLOAD_WORKERS, count - 1), thread_name_prefix="upload") as pool:
-            try:
-                while self._done < self._size:
-                    pending = _raise_failures(pending)
-                    buffer = free.get()
-                    part, md5 = self._next_part(memoryview(buffer))
-                    number = len(self._part_md5s)
-                    pending.append(pool.submit(_upload, upload_part, number, part, md5, free, buffer))
-                for future in pending:
-                    future.result()
-            except BaseException:
-                for future in pending:
-                    future.cancel()
-                raise
-            finally:
-                self._body.close()
-        return self._digests()
+        with self._threads() as (readers, uploaders):
+            for part, buffer in self._filled(readers, free, uploads):
+                checksums = self._checksums.add(part)
+                sink = sink or open_sink(self._checksums)
+                number = self._first + len(uploads)
+                uploads.append(uploaders.submit(_upload, sink, number, part, checksums, free, buffer))
+                self._on_progress(self._checksums.size)
+            return [upload.result() for upload in uploads]
 
-    def _next_part(self, buffer: memoryview) -> tuple[memoryview, bytes]:
-        part = buffer[: min(self._part_size, self._size - self._done)]
-        filled = 0
-        md5 = hashlib.md5(usedforsecurity=False)
-        while filled < len(part):
-            count = self._read(part[filled:])
-            chunk = part[filled : filled + count]
-            self._sha256.update(chunk)
-            md5.update(chunk)
-            if self._whole_md5:
-                self._whole_md5.update(chunk)
-            filled += count
-            self._done += count
-            self._on_progress(self._done)
-        self._part_md5s.append(md5.digest())
-        return part, md5.digest()
+    @contextmanager
+    def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+        readers = ThreadPoolExecutor(self._streams, thread_name_prefix="read")
+        uploaders = ThreadPoolExecutor(self._buffer_count - 1, thread_name_prefix="upload")
+        try:
+            yield readers, uploaders
+        finally:
+            # What runs ends by its own time-outs. Parts that wait for their upload are good when only the
+            # source has failed: the next try need not read them again.
+            self._stopping.set()
+            readers.shutdown(cancel_futures=True)
+            uploaders.shutdown(cancel_futures=self._failure is None)
+            self._in_order.close()
 
-    def _read(self, view: memoryview) -> int:
-        while True:
-            try:
-                count = self._body.readinto(view)
-                if count:
-                    return count
-                raise TransferInterruptedError(f"{self._source.name} ended {self._size - self._done} bytes early")
-            except RetryableError as error:
-                self._resume(error)
+    @property
+    def _buffer_count(self) -> int:
+        parts_left = self._plan.count - self._first + 1
+        # Every stream holds one; without more of them nothing would be uploaded meanwhile.
+        return max(2, min(self._plan.buffers + self._streams - 1, parts_left + 1))
 
-    def _resume(self, error: RetryableError) -> None:
-        """Open the source again behind the last hashed byte."""
-        if self._done - self._resumed_at >= FRUITFUL_BYTES:
-            self._fruitless = 0
-        self._resumed_at = self._done
-        while True:
-            self._body.close()
-            self._fruitless += 1
-            if self._fruitless > FRUITLESS_RESUMES:
-                raise error
-            log.warning("%s; going on at byte %d of %d", error, self._done, self._size)
-            try:
-                self._body = self._source.open(self._done, self._etag)
-                if self._body.size != self._size:
-                    raise TransferInterruptedError(f"{self._source.name} changed while it was read")
-                return
-            except RetryableError as again:
-                error = again
+    def _filled(
+        self, readers: ThreadPoolExecutor, free: queue.SimpleQueue[bytearray], uploads: list[Future[str]]
+    ) -> Iterator[tuple[memoryview, bytearray]]:
+        """Give the parts in order, each with the buffer that holds it."""
+        numbers = iter(range(self._first, self._plan.count + 1))
+        for _ in range(self._buffer_count):
+            free.put(bytearray(min(self._plan.part_size, self._plan.size)))
+        reads: deque[tuple[Future[memoryview | None], bytearray]] = deque()
+        looked_at = 0
+        for left in range(self._plan.count - self._first + 1, 0, -1):
+            # With no read under way an upload is, and it hands its buffer back when it ends or fails.
+            while len(reads) < left and (not reads or not free.empty()):
+                buffer = free.get()
+                reads.append((readers.submit(self._read, next(numbers), memoryview(buffer)), buffer))
+            looked_at = _raise_failure(uploads, looked_at)
+            read, buffer = reads.popleft()
+            part = read.result()
+            if part is None:
+                assert self._failure
+                raise self._failure
+            yield part, buffer
 
-    def _digests(self) -> Digests:
-        etag = multipart_etag(self._part_md5s)
-        computed = ""
-        if self._etag_is_digest and self._whole_md5:
-            computed = self._whole_md5.hexdigest()
-        elif self._etag_is_digest and follows_livekit_rule(self._etag, self._size):
-            computed = etag
-        return Digests(self._done, self._part_size, self._sha256.hexdigest(), etag, computed)
+    def _read(self, number: int, buffer: memoryview) -> memoryview | None:
+        """Fill a buffer with a part, or return None once any read has failed: the first error is what counts."""
+        try:
+            return self._fill(number, buffer)
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that runs the transfer
+            self._failure = self._failure or error
+            self._stopping.set()
+            return None
+
+    def _fill(self, number: int, buffer: memoryview) -> memoryview:
+        span = self._plan.span(number)
+        part = buffer[: len(span)]
+        if self._streams == 1:
+            self._in_order.fill(part, self._stopping)
+            return part
+        size, etag = self._body.size, self._body.etag
+        reader = self._in_order
+        if number != self._first:
+            reader = ResumingReader(self._source, size, etag, start=span.start, stop=span.stop)
+        try:
+            reader.fill(part, self._stopping)
+        finally:
+            reader.close()
+        return part
 
 
-def _raise_failures(pending: list[Future[None]]) -> list[Future[None]]:
-    # Looked at once: one that ends between two looks would be dropped unread.
-    done = {future for future in pending if future.done()}
-    for future in done:
-        future.result()
-    return [future for future in pending if future not in done]
+def _raise_failure(uploads: list[Future[str]], looked_at: int) -> int:
+    """Raise the first failure, and return how many uploads from the beginning have ended well."""
+    while looked_at < len(uploads) and uploads[looked_at].done():
+        uploads[looked_at].result()
+        looked_at += 1
+    for upload in uploads[looked_at:]:
+        if upload.done():
+            upload.result()
+    return looked_at
 
 
 def _upload(
-    upload_part: UploadPart,
+    sink: Sink,
     number: int,
     part: memoryview,
-    md5: bytes,
+    checksums: PartChecksums,
     free: queue.SimpleQueue[bytearray],
     buffer: bytearray,
-) -> None:
+) -> str:
     try:
-        upload_part(number, part, md5)
+        return sink.put_part(number, part, checksums)
     finally:
         free.put(buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from livekit_backup.core.storage import join_uri
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.models.settings import Settings
+from livekit_backup.models.upload_options import UploadOptions
 
 SECTION = "livekit_backup"
 KEYS = (
@@ -23,10 +25,16 @@ KEYS = (
     "aws_conn_id",
     "inbox_conn_id",
     "warehouse_conn_id",
+    "primary_conn_id",
+    "upload_options",
+    "parallel_ranges",
     "allowed_hosts",
     "grace",
 )
 LEDGER_FOLDER = "_livekit_backup"
+
+_ANY_ENCRYPTION = "aws:kms"
+"""All other options go with it."""
 
 
 def load_settings(overrides: Mapping[str, Any]) -> Settings:
@@ -52,15 +60,74 @@ def load_settings(overrides: Mapping[str, Any]) -> Settings:
         values["allowed_hosts"] = tuple(hosts.replace(",", " ").split())
     if values["grace"] is not None:
         values["grace"] = _seconds(values["grace"])
+    if values["upload_options"] is not None:
+        values["upload_options"] = _options(values["upload_options"])
     try:
         return Settings(**{key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ConfigurationError(
-            f"{key} {problem['msg'].removeprefix('Value error, ')}, not {values.get(key)!r}: "
-            f"correct AIRFLOW__LIVEKIT_BACKUP__{key.upper()} or the operator's argument"
-        ) from None
+        raise _unusable(error, values) from None
+
+
+def check_upload_options(given: Any) -> None:
+    """Check the operator's argument ``upload_options`` before it is rendered, as far as it is known by then.
+
+    :raises ConfigurationError: a key is unknown, or a value that is no template is wrong.
+    """
+    if given is None or (not isinstance(given, Mapping) and _is_template(given)):
+        return
+    options = _options(given)
+    if not isinstance(options, Mapping):
+        raise _unusable_options(given)
+    rendered_later = {key for key, value in options.items() if _is_template(value)}
+    known = {key: value for key, value in options.items() if key not in rendered_later}
+    if "ServerSideEncryption" in rendered_later:
+        known["ServerSideEncryption"] = _ANY_ENCRYPTION
+    # Of a template only the name can be checked yet.
+    misnamed = dict.fromkeys(rendered_later - set(UploadOptions.model_fields))
+    try:
+        UploadOptions.model_validate({**known, **misnamed})
+    except ValidationError as error:
+        raise _unusable(error, {"upload_options": options}, "upload_options") from None
+
+
+def _is_template(value: Any) -> bool:
+    """Whether Airflow has yet to make a value of it: a template, another task's result, or a place of such."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping | list | tuple):
+        return any(_is_template(inner) for inner in (value.values() if isinstance(value, Mapping) else value))
+    return not isinstance(value, bool | int | float | None)
+
+
+def _options(value: Any) -> Any:
+    """Read the JSON of the configuration, or of an argument that was rendered."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise _unusable_options(value) from None
+
+
+def _unusable_options(value: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"upload_options must be a JSON object or a mapping, not {value!r}: {_cure('upload_options')}"
+    )
+
+
+def _unusable(error: ValidationError, values: Mapping[str, Any], *outer: str) -> ConfigurationError:
+    """Say of the first problem which key it is, what is wrong, what was given and how to set it."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    path = (*outer, *problem["loc"])
+    given: Any = values
+    for part in path:
+        given = given.get(part) if isinstance(given, Mapping) else given
+    what = problem["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    return ConfigurationError(f"{'.'.join(map(str, path))} {what}, not {given!r}: {_cure(str(path[0]))}")
+
+
+def _cure(key: str) -> str:
+    return f"correct AIRFLOW__LIVEKIT_BACKUP__{key.upper()} or the operator's argument"
 
 
 def _seconds(value: Any) -> timedelta:
@@ -69,7 +136,4 @@ def _seconds(value: Any) -> timedelta:
     try:
         return timedelta(seconds=float(value))
     except (TypeError, ValueError, OverflowError):
-        raise ConfigurationError(
-            f"grace must be a number of seconds, not {value!r}: correct AIRFLOW__LIVEKIT_BACKUP__GRACE "
-            "or the operator's argument"
-        ) from None
+        raise ConfigurationError(f"grace must be a number of seconds, not {value!r}: {_cure('grace')}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,11 @@ from livekit_backup.errors import ConfigurationError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.settings import Settings
 from livekit_backup.models.window import Window
+
+LONGEST_LABEL = 250
+"""Airflow's limit."""
+
+log = logging.getLogger(__name__)
 
 
 def run_window(context: Mapping[str, Any], settings: Settings) -> Window:
@@ -50,6 +56,21 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
         map_index=-1 if ti.map_index is None else ti.map_index,
         try_number=ti.try_number,
     )
+
+
+def show_label(text: str) -> None:
+    """Show a text as this mapped task's label in the UI while it runs.
+
+    Airflow 3.3 has no public call for it; what its own task runner sends before and after a
+    task is sent here in between. Where that cannot be, the label stays as it was.
+    """
+    try:
+        from airflow.sdk.execution_time.comms import SetRenderedMapIndex
+        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+        SUPERVISOR_COMMS.send(msg=SetRenderedMapIndex(rendered_map_index=text[:LONGEST_LABEL]))
+    except Exception as error:  # noqa: BLE001 - a label is worth no failed download
+        log.debug("the label was not shown: %s", type(error).__name__)
 
 
 def _moment(params: Mapping[str, Any], name: str) -> datetime | None:

@@ -28,11 +28,13 @@ class LedgerEntry(FileIdentity):
     landed_uri: str = ""
     size: int | None = None
     sha256: str = ""
+    crc64nvme: str = ""
+    """Base64, as S3 shows it; empty where it is not known."""
     etag: str = ""
     """Of the landed object."""
     source_etag: str = ""
     verified_by: tuple[str, ...] = ()
-    """The checks that passed: length, event_size, source_etag, and destination_etag or read_back."""
+    """The checks that passed: length, event_size, source_etag, destination_crc64nvme, destination_etag, read_back."""
     unverified: tuple[str, ...] = ()
     """The checks that could not be made, each with why."""
     flags: tuple[str, ...] = ()

@@ -100,6 +100,8 @@ class RecordingFile(FileIdentity):
     events: tuple[EventRef, ...] = ()
     label: str = ""
     """What a person recognises in the UI."""
+    primary_uri: str = ""
+    """``s3://bucket/key`` in the customer's own bucket, for a file that never was in the backup."""
 
 
 class BackupFiles(FrozenModel):
@@ -130,10 +132,15 @@ class Plan(FrozenModel):
 
 
 class OpenUpload(FrozenModel):
-    """A multipart upload that a run has opened."""
+    """A multipart upload that a run has opened, and which version of the source it is filled from."""
 
     landing_uri: str
     upload_id: str
+    source_etag: str = ""
+    size: int = 0
+    """Bytes of the source."""
+    part_size: int = 0
+    """Bytes of every part but the last."""
 
 
 class Upload(FrozenModel):
@@ -148,16 +155,22 @@ class Upload(FrozenModel):
     """None: nothing was uploaded, because the file is empty or has landed before."""
     already_landed: bool = False
     size: int = 0
-    """Bytes that were read, hashed and uploaded."""
+    """Bytes in all parts."""
     part_size: int = 0
     """Bytes of every part but the last."""
     sha256: str = ""
-    """Of the whole, hexadecimal."""
+    """Of the whole, hexadecimal; empty when an earlier try or the store itself put some of the parts."""
+    crc64nvme: str = ""
+    """Of the whole, base64; empty where it is not known."""
     etag: str = ""
-    """The ETag that an S3 store must compute for this upload once completed, without quotes."""
+    """What the warehouse's ETag must be by its ETags of the parts; empty where those are no MD5s."""
+    computed_etags: tuple[str, ...] = ()
+    """ETags that these bytes have by S3's rules, computed while they passed."""
     announced_size: int = 0
     """Bytes by the source's Content-Length."""
     source_etag: str = ""
     """As the source sent it, without quotes."""
-    source_etag_computed: str = ""
-    """What S3's rules give for the bytes read; empty when the source's ETag follows no rule known here."""
+    source_etag_by_warehouse: str = ""
+    """What the source's ETag must be by the warehouse's own checksums of the parts; empty where they cannot tell."""
+    source_etag_is_certain: bool = False
+    """Whether another ETag proves wrong bytes; if not, the source's part size is only guessed."""

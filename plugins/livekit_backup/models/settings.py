@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from livekit_backup.models.landing_template import check_landing_template
+from livekit_backup.models.upload_options import UploadOptions
 from livekit_backup.models.wire import FrozenModel
 
 BACKUP_LIFETIME = timedelta(days=7)
@@ -29,6 +30,11 @@ class Settings(FrozenModel):
     ledger: str
     inbox_conn_id: str = "aws_default"
     warehouse_conn_id: str = "aws_default"
+    primary_conn_id: str | None = None
+    """Of the bucket that LiveKit was asked to upload to; None: nothing is copied from there."""
+    upload_options: UploadOptions = UploadOptions()
+    parallel_ranges: int = Field(default=1, ge=1, le=16)
+    """Streams over one recording; each holds a buffer and a connection."""
     allowed_hosts: tuple[str, ...] = ("*.amazonaws.com", "storage.googleapis.com")
     grace: timedelta = timedelta(seconds=300)
 

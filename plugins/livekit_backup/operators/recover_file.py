@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from livekit_backup.errors import LivekitBackupError
-from livekit_backup.hooks.task_context import attempt_of
+from livekit_backup.errors import ConfigurationError, LivekitBackupError
+from livekit_backup.hooks.task_context import attempt_of, show_label
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import RecordingFile, Upload
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
@@ -15,7 +16,12 @@ from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from livekit_backup.core.downloading import Download
+    from livekit_backup.core.file_upload import FileUpload
     from livekit_backup.core.ledger import Ledger
+    from livekit_backup.core.transfer_protocols import Source
+    from livekit_backup.models.settings import Settings
+    from livekit_backup.models.store_abilities import StoreAbilities
 
 LABEL = "livekit_file"
 """The context key of a mapped task's label: a room, a filename, a size, the hours left."""
@@ -61,30 +67,69 @@ class DownloadFileOperator(FileOperator):
     """Streams a recording into an uncompleted multipart upload at its landing key.
 
     Nothing is visible there, no disk is used, and memory does not grow with the file. Its
-    own signed URL is read from the manifest again, here, and goes nowhere else.
+    own signed URL is read from the manifest again, here, and goes nowhere else. A retry goes on
+    with what an earlier try has uploaded. The label in the UI shows how far it is.
 
     Returns the upload's id, size and checksums.
     """
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Download, unless the file has landed before."""
-        from livekit_backup.core.downloading import download, find_location
-        from livekit_backup.core.http_source import HttpSource
-        from livekit_backup.core.manifest_client import ManifestClient
+        from livekit_backup.core.downloading import Download
+        from livekit_backup.core.warehouse_check import warehouse_abilities
 
         file = self._label(context)
         with airflow_errors():
             settings = self.settings()
             ledger = self.open_ledger(settings)
+        with self._accounting(file, ledger, context):
+            warehouse = self.warehouse_store(settings)
+            abilities = warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC))
+            download = Download(
+                file,
+                warehouse,
+                ledger,
+                attempt_of(context),
+                abilities,
+                streams=settings.parallel_ranges,
+                show=lambda progress: show_label(f"{file.label} · {progress}"),
+            )
+            if file.primary_uri:
+                upload = self._from_primary(file, settings, abilities, download)
+            else:
+                upload = download.run(lambda: self._open_backup(file, settings))
+        return upload.model_dump(mode="json")
 
-        def open_source() -> HttpSource:
+    def _open_backup(self, file: RecordingFile, settings: Settings) -> Source:
+        from livekit_backup.core.file_links import RenewedSource, find_location
+        from livekit_backup.core.http_source import HttpSource
+        from livekit_backup.core.manifest_client import ManifestClient
+
+        def open_link() -> HttpSource:
             with ManifestClient(settings.allowed_hosts) as client:
                 location = find_location(self.inbox_store(settings), file, client.fetch)
             return HttpSource(location, settings.allowed_hosts)
 
-        with self._accounting(file, ledger, context):
-            upload = download(file, open_source, self.warehouse_store(settings), ledger, attempt_of(context))
-        return upload.model_dump(mode="json")
+        return RenewedSource(open_link)
+
+    def _from_primary(
+        self, file: RecordingFile, settings: Settings, abilities: StoreAbilities, download: Download
+    ) -> Upload:
+        from livekit_backup.core.primary_copy import StoreSource, copy_within_store
+
+        primary = self.primary_store(settings)
+        if primary is None:
+            raise ConfigurationError(
+                f"primary_conn_id is not set any more, and {file.primary_uri} was planned to be copied: set it again, "
+                "or clear resolve_manifests and what follows it"
+            )
+
+        def copy(upload: FileUpload) -> Upload | None:
+            if not primary.shares_with(self.warehouse_store(settings)):
+                return None
+            return copy_within_store(file.primary_uri, upload, abilities)
+
+        return download.run(lambda: StoreSource(primary, file.primary_uri), copy)
 
 
 class VerifyAndLandOperator(FileOperator):
@@ -106,14 +151,17 @@ class VerifyAndLandOperator(FileOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Verify and land."""
         from livekit_backup.core.landing import land
+        from livekit_backup.core.warehouse_check import warehouse_abilities
 
         file = self._label(context)
         with airflow_errors():
             settings = self.settings()
             ledger = self.open_ledger(settings)
         with self._accounting(file, ledger, context):
+            warehouse = self.warehouse_store(settings)
+            abilities = warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC))
             upload = Upload.model_validate(self.upload)
-            entry = land(file, upload, self.warehouse_store(settings), ledger, attempt_of(context))
+            entry = land(file, upload, warehouse, ledger, attempt_of(context), abilities)
         self.log.info(
             "%s at %s: sha256 %s, verified by %s",
             entry.outcome.value,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,14 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from livekit_backup.errors import LivekitBackupError, RetryableError
-from livekit_backup.hooks.configuration import KEYS, load_settings
+from livekit_backup.hooks.configuration import KEYS, check_upload_options, load_settings
 
 if TYPE_CHECKING:
     from livekit_backup.core.ledger import Ledger
     from livekit_backup.core.storage import ObjectStore
+    from livekit_backup.hooks.object_store import S3ObjectStore
     from livekit_backup.models.settings import Settings
+    from livekit_backup.models.upload_options import UploadOptions
 
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,11 @@ class RecoveryOperator(BaseOperator):
     :param aws_conn_id: Airflow connection for S3.
     :param inbox_conn_id: the inbox's connection, where it is another one.
     :param warehouse_conn_id: the warehouse's and the ledger's connection, where it is another one.
+    :param primary_conn_id: connection of the bucket that LiveKit was asked to upload to; without it nothing is
+        copied from there.
+    :param upload_options: how objects are made in the warehouse: encryption, storage class, tags and the like, under
+        boto3's names. A mapping or JSON text; what is no template in it is checked when the DAG is parsed.
+    :param parallel_ranges: ranges of one recording that are read side by side, 1 to 16.
     :param allowed_hosts: hosts that locations may point to.
     :param grace: seconds to wait after a window's end.
     """
@@ -51,6 +58,9 @@ class RecoveryOperator(BaseOperator):
         aws_conn_id: str | None = None,
         inbox_conn_id: str | None = None,
         warehouse_conn_id: str | None = None,
+        primary_conn_id: str | None = None,
+        upload_options: Mapping[str, Any] | str | None = None,
+        parallel_ranges: int | str | None = None,
         allowed_hosts: Sequence[str] | str | None = None,
         grace: float | timedelta | None = None,
         **kwargs: Any,
@@ -64,6 +74,10 @@ class RecoveryOperator(BaseOperator):
         self.aws_conn_id = aws_conn_id
         self.inbox_conn_id = inbox_conn_id
         self.warehouse_conn_id = warehouse_conn_id
+        self.primary_conn_id = primary_conn_id
+        check_upload_options(upload_options)
+        self.upload_options = upload_options
+        self.parallel_ranges = parallel_ranges
         self.allowed_hosts = allowed_hosts
         self.grace = grace
 
@@ -77,7 +91,11 @@ class RecoveryOperator(BaseOperator):
 
     def warehouse_store(self, settings: Settings) -> ObjectStore:
         """Return the store that holds the warehouse and the ledger."""
-        return _store(settings.warehouse_conn_id)
+        return _store(settings.warehouse_conn_id, settings.upload_options)
+
+    def primary_store(self, settings: Settings) -> S3ObjectStore | None:
+        """Return the store of the bucket that LiveKit was asked to upload to, or None where none is set."""
+        return _store(settings.primary_conn_id) if settings.primary_conn_id else None
 
     def open_ledger(self, settings: Settings) -> Ledger:
         """Return the ledger."""
@@ -86,11 +104,11 @@ class RecoveryOperator(BaseOperator):
         return Ledger(self.warehouse_store(settings), settings.ledger)
 
 
-def _store(conn_id: str) -> ObjectStore:
+def _store(conn_id: str, options: UploadOptions | None = None) -> S3ObjectStore:
     # boto3 and the amazon provider take over a second to import: only a task that runs pays for them.
     from livekit_backup.hooks.object_store import S3ObjectStore
 
-    return S3ObjectStore(conn_id)
+    return S3ObjectStore(conn_id, options)
 
 
 @contextlib.contextmanager

@@ -37,11 +37,15 @@ class ResolveManifestsOperator(RecoveryOperator):
         """Resolve all backups, a few at a time."""
         from livekit_backup.core.manifest_client import ManifestClient
         from livekit_backup.core.run_plan import account_for, plan_run
+        from livekit_backup.core.warehouse_check import warehouse_abilities
 
         with airflow_errors():
             settings = self.settings()
             attempt = attempt_of(context)
             ledger = self.open_ledger(settings)
+            # Once for all the tasks that follow, and the first to say that nothing can be landed.
+            warehouse_abilities(settings, self.warehouse_store(settings), ledger, datetime.now(UTC))
+            primary = self.primary_store(settings)
             refs = [BackupRef.model_validate(backup) for backup in self.backups or ()]
             with ManifestClient(settings.allowed_hosts) as client:
                 plan = plan_run(
@@ -52,6 +56,7 @@ class ResolveManifestsOperator(RecoveryOperator):
                     fetch=client.fetch,
                     most=conf.getint("core", "max_map_length", fallback=DEFAULT_MAX_MAP_LENGTH),
                     now=datetime.now(UTC),
+                    find_primary=primary.uri_of if primary else lambda _: None,
                     patient=attempt.try_number <= getattr(context["ti"], "max_tries", 0),
                 )
             account_for(plan, ledger, attempt)

@@ -1,0 +1,212 @@
+"""Connections to the homes of recordings: by the proxies and CA bundles that httpx takes for manifests.
+
+Both have to find one way out of a customer's network. httpx publishes no function that says which
+proxy it takes, so its rules stand here again. Source: httpx 0.28, ``get_environment_proxies``,
+``URLPattern`` and ``Client._transport_for_url``; a test holds both against each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from typing import cast
+from urllib.request import getproxies
+
+import httpx
+import urllib3
+import urllib3.connection
+
+from livekit_backup.core.locations import Location
+from livekit_backup.errors import ConfigurationError, LivekitBackupError, RefusedError, SourceUnavailableError
+
+KEPT_CONNECTIONS = 32
+"""Idle ones that wait for the next range: as many as ranges are ever read side by side."""
+
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+_REFUSED_BY_PROXY = frozenset({"401", "403", "407"})
+
+
+class _KeepsAnswer(http.client.HTTPConnection):
+    """Keeps the answer as http.client gave it: that one can be read without a copy, urllib3's cannot.
+
+    Stands behind urllib3's own connection classes, whose ``super().getresponse()`` ends up here.
+    """
+
+    answer: http.client.HTTPResponse
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        self.answer = super().getresponse()
+        return self.answer
+
+
+class _HttpConnection(urllib3.connection.HTTPConnection, _KeepsAnswer):  # type: ignore[misc]
+    """urllib3's own answer wraps the kept one."""
+
+
+class _HttpsConnection(urllib3.connection.HTTPSConnection, _KeepsAnswer):  # type: ignore[misc]
+    """The same over TLS."""
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+def pool_for(location: Location) -> urllib3.PoolManager:
+    """Prepare connections to a location's home. Nothing is sent before the first request.
+
+    :raises RefusedError: the location is no usable URL.
+    :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
+    """
+    try:
+        proxied = proxied_scheme(httpx.URL(location.url))
+    except httpx.InvalidURL:
+        raise RefusedError(f"{location.name} is not a usable URL; the event or manifest is malformed") from None
+    pool = _proxied(location, proxied) if proxied else _direct(location)
+    pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    return pool
+
+
+def answer_of(response: urllib3.BaseHTTPResponse) -> http.client.HTTPResponse:
+    """Return the answer as http.client has it: its ``fp`` reads into a buffer without a copy."""
+    return cast("_KeepsAnswer", response.connection).answer
+
+
+def why_unanswered(location: Location, error: Exception) -> LivekitBackupError:
+    """Say why a request got no answer. The error's own text is not shown: it can repeat the URL."""
+    shown = type(error).__name__
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            # OpenSSL's own words, such as "certificate has expired"; at most a host name is in them.
+            shown = f"{shown}: {cause.verify_message}"
+        elif refusal := _TUNNEL.search(str(cause)):
+            if refusal[1] in _REFUSED_BY_PROXY:
+                return refused_by_proxy(location, refusal[1])
+            shown = f"the proxy answered {refusal[1]}"
+    return SourceUnavailableError(f"{location.name} did not answer: {shown}")
+
+
+def refused_by_proxy(location: Location, status: int | str) -> ConfigurationError:
+    """Say that the proxy, and not the recording's home, denies the way."""
+    return ConfigurationError(
+        f"the proxy in front of {location.host} answered {status}: put the user and password that it asks for "
+        f"into its variable, such as {_variable(location.scheme)}, or add {location.host} to NO_PROXY"
+    )
+
+
+def proxied_scheme(url: httpx.URL) -> str:
+    """Return whose proxy a URL is fetched through: ``http``, ``https`` or ``all``; empty for nobody's.
+
+    :raises ConfigurationError: NO_PROXY cannot be read.
+    """
+    variables = getproxies()
+    patterns = {f"{scheme}://": scheme for scheme in ("http", "https", "all") if variables.get(scheme)}
+    for entry in (part.strip() for part in variables.get("no", "").split(",")):
+        if entry == "*":
+            return ""
+        if entry:
+            patterns[_pattern(entry)] = ""
+    try:
+        rules = sorted(((httpx.URL(pattern), scheme) for pattern, scheme in patterns.items()), key=_priority)
+    except httpx.InvalidURL:
+        raise ConfigurationError("NO_PROXY has an entry that is neither a host name nor an address") from None
+    return next((scheme for pattern, scheme in rules if _matches(pattern, url)), "")
+
+
+def _variable(scheme: str) -> str:
+    lower = f"{scheme}_proxy"
+    return lower if os.environ.get(lower) else lower.upper()
+
+
+def _pattern(entry: str) -> str:
+    if "://" in entry:
+        return entry
+    address = entry.partition("/")[0]
+    for kind, pattern in ((ipaddress.IPv4Address, f"all://{entry}"), (ipaddress.IPv6Address, f"all://[{entry}]")):
+        try:
+            kind(address)
+        except ValueError:
+            continue
+        return pattern
+    return f"all://{entry}" if entry.lower() == "localhost" else f"all://*{entry}"
+
+
+def _priority(rule: tuple[httpx.URL, str]) -> tuple[bool, int, int]:
+    """The most particular first: with a port, the longer host, the longer scheme."""
+    pattern, _ = rule
+    scheme = "" if pattern.scheme == "all" else pattern.scheme
+    return pattern.port is None, -len("" if pattern.host == "*" else pattern.host), -len(scheme)
+
+
+def _matches(pattern: httpx.URL, url: httpx.URL) -> bool:
+    if pattern.scheme not in ("all", url.scheme) or pattern.port not in (None, url.port):
+        return False
+    host = pattern.host
+    if host.startswith("*."):
+        return url.host.endswith(host[1:]) and len(url.host) >= len(host)
+    if host.startswith("*"):
+        return host == "*" or url.host == host[1:] or url.host.endswith(f".{host[1:]}")
+    return not host or url.host == host
+
+
+def _direct(location: Location) -> urllib3.PoolManager:
+    tls = _tls() if location.scheme == "https" else None
+    return urllib3.PoolManager(num_pools=1, maxsize=KEPT_CONNECTIONS, retries=False, ssl_context=tls)
+
+
+def _proxied(location: Location, scheme: str) -> urllib3.ProxyManager:
+    proxy = _proxy(location, scheme)
+    login = base64.b64encode(b":".join(proxy.raw_auth)).decode() if proxy.raw_auth else ""
+    tls = _tls() if "https" in (location.scheme, proxy.url.scheme) else None
+    return urllib3.ProxyManager(
+        str(proxy.url),
+        num_pools=1,
+        maxsize=KEPT_CONNECTIONS,
+        retries=False,
+        ssl_context=tls,
+        proxy_ssl_context=tls,
+        proxy_headers={"Proxy-Authorization": f"Basic {login}"} if login else None,
+    )
+
+
+def _proxy(location: Location, scheme: str) -> httpx.Proxy:
+    value, variable = getproxies()[scheme], _variable(scheme)
+    remedy = f"set it to http://host:port, or add {location.host} to NO_PROXY"
+    # Neither the value nor httpx's words for it are shown: there can be a password in them.
+    try:
+        url = httpx.URL(value if "://" in value else f"http://{value}")
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme.startswith("socks"):
+        raise ConfigurationError(
+            f"{variable} names a SOCKS proxy, and recordings cannot be fetched through one: {remedy}"
+        )
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"{variable} is not the URL of an HTTP proxy: {remedy}")
+    return httpx.Proxy(url)
+
+
+def _tls() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        raise ConfigurationError(
+            f"{variable} is no CA bundle that can be used: {error.strerror or type(error).__name__}"
+        ) from None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that led to it. urllib3 sets some as the cause and leaves others as the context."""
+    if error:
+        yield error
+        yield from _causes(error.__cause__)
+        yield from _causes(error.__context__ if error.__context__ is not error.__cause__ else None)

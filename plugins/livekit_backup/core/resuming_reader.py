@@ -1,0 +1,95 @@
+"""Reads a stretch of a recording through faults: behind each it goes on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from livekit_backup.core.transfer_protocols import Source, SourceBody
+from livekit_backup.errors import RetryableError, SourceChangedError, TransferInterruptedError
+
+FRUITLESS_RESUMES = 4
+"""Faults in a row without progress before the try is given up."""
+FRUITFUL_BYTES = 1024 * 1024
+"""What counts as progress between two faults: a drip always brings a few bytes."""
+
+log = logging.getLogger(__name__)
+
+
+class ResumingReader:
+    """The bytes of one version of a recording, in order."""
+
+    def __init__(
+        self,
+        source: Source,
+        size: int,
+        etag: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        body: SourceBody | None = None,
+    ) -> None:
+        """Begin at ``start``.
+
+        :param size: bytes of the whole recording.
+        :param stop: where this reader is to end; None for the end of the recording.
+        :param body: an answer that is open at ``start`` already; by default one is asked for at the first byte.
+        """
+        self._source = source
+        self._size = size
+        self._etag = etag
+        self._at = start
+        self._stop = stop
+        self._body = body
+        self._fruitless = 0
+        self._resumed_at = start
+
+    def fill(self, view: memoryview, stopping: threading.Event) -> None:
+        """Fill a whole buffer.
+
+        :raises SourceChangedError: the recording is another by now: all has to be read anew.
+        :raises RetryableError: the source gave up; nothing is known of the rest.
+        :raises PermanentError, NeedsOperatorError: no resume can help, such as a link that died meanwhile.
+        """
+        filled = 0
+        while filled < len(view):
+            if stopping.is_set():
+                raise TransferInterruptedError("the transfer was given up")
+            filled += self._read(view[filled:])
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._body:
+            self._body.close()
+            self._body = None
+
+    def _read(self, view: memoryview) -> int:
+        while True:
+            try:
+                body = self._body = self._body or self._open()
+                count = body.readinto(view)
+                if not count:
+                    raise TransferInterruptedError(f"{self._source.name} ended {self._size - self._at} bytes early")
+                self._at += count
+                return count
+            except SourceChangedError:
+                raise
+            except RetryableError as error:
+                self._give_up_or_go_on(error)
+
+    def _open(self) -> SourceBody:
+        body = self._source.open(self._at, self._stop, self._etag)
+        if body.size != self._size:
+            body.close()
+            raise SourceChangedError(f"{self._source.name} has {body.size} bytes now, and had {self._size}")
+        return body
+
+    def _give_up_or_go_on(self, error: RetryableError) -> None:
+        self.close()
+        if self._at - self._resumed_at >= FRUITFUL_BYTES:
+            self._fruitless = 0
+        self._resumed_at = self._at
+        self._fruitless += 1
+        if self._fruitless > FRUITLESS_RESUMES:
+            raise error
+        log.warning("%s; going on at byte %d of %d", error, self._at, self._size)

@@ -1,0 +1,28 @@
+"""What the warehouse's store honours: looked up in the ledger, found out once a week."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.storage import ObjectStore, join_uri, split_uri
+from livekit_backup.core.store_check import check_store
+from livekit_backup.models.settings import Settings
+from livekit_backup.models.store_abilities import StoreAbilities
+
+PROBES = "_livekit_backup/probes"
+"""Under the warehouse, since a bucket's encryption and policy are part of what is found out."""
+
+
+def warehouse_abilities(settings: Settings, store: ObjectStore, ledger: Ledger, now: datetime) -> StoreAbilities:
+    """Return what is known of the warehouse's store; where nothing is, or it is old, find it out and write it down.
+
+    :raises AccessDeniedError, ConfigurationError, StorageUnavailableError: nothing can be landed there now.
+    """
+    bucket = split_uri(settings.warehouse)[0]
+    known = ledger.read_abilities(bucket)
+    if known and known.is_fresh(now):
+        return known
+    found = check_store(store, join_uri(settings.warehouse, PROBES), now)
+    ledger.write_abilities(bucket, found)
+    return found
