@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,6 +229,45 @@ def test_what_may_succeed_later_is_retried(site: Site, hours: Iterator[datetime]
         task for task in site.airflow.task_instances(DAG_ID, run_id) if task["task_id"] == "recover_file.download"
     ]
     assert download["try_number"] == 2
+
+
+def test_a_killed_download_shows_how_far_it_is_and_goes_on_there(site: Site, hours: Iterator[datetime]) -> None:
+    hour = next(hours)
+    recording = site.livekit.record_file("egress/killed.mp4", size=40 * MIB, room_name="Killed")
+    site.livekit.break_(recording, Fault.SLOW, times=1, bytes_per_second=5 * MIB // 2)
+    site.store(recording, hour)
+    run_id = site.airflow.trigger(DAG_ID, conf={"start": hour.isoformat(), "end": (hour + HOUR).isoformat()})
+    label, until = "", time.monotonic() + 120
+    while "%" not in label and time.monotonic() < until:
+        time.sleep(0.2)
+        label = next(iter(_downloads(site, run_id)), {}).get("rendered_map_index") or ""
+    assert re.fullmatch(r"Killed · killed\.mp4 · 40\.0 MiB · \d+ h left · \d+ %, 2\.\d MiB/s", label), label
+    os.kill(_process_that_reads_from(int(site.livekit.base_url.rpartition(":")[2])), signal.SIGKILL)
+    assert site.airflow.wait(DAG_ID, run_id) == "success"
+    (download,) = _downloads(site, run_id)
+    assert download["try_number"] == 2
+    assert "%" not in download["rendered_map_index"]
+    ranges = [request.range for request in site.livekit.requests if request.path.endswith("killed.mp4")]
+    assert ranges[0] is None
+    assert int(re.fullmatch(r"bytes=(\d+)-", ranges[1] or "")[1]) >= 15 * MIB
+    (line,) = site.report(run_id)["lines"]
+    assert (line["outcome"], line["sha256"]) == ("landed", recording.sha256("egress/killed.mp4"))
+
+
+def _downloads(site: Site, run_id: str) -> list[dict[str, Any]]:
+    tasks = site.airflow.task_instances(DAG_ID, run_id)
+    return [task for task in tasks if task["task_id"] == "recover_file.download" and task["map_index"] >= 0]
+
+
+def _process_that_reads_from(port: int) -> int:
+    """The process with an open connection to a local port, as the kernel knows it."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(f":{port:04X}") and row[3] == "01"}
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(handle.readlink()) in established:
+                return int(handle.parts[2])
+    raise AssertionError(f"nobody is connected to port {port}")
 
 
 def test_a_backfill_recovers_missed_hours(site: Site, hours: Iterator[datetime]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livekit_backup.core import resuming_reader
+from livekit_backup.core import resuming_reader, transfer
 from livekit_backup.core.checksums import Checksums
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.part_plan import PartPlan
@@ -237,10 +237,32 @@ def test_what_is_hashed_is_uploaded_though_the_source_fails():
     assert sorted(sink.stored) == list(range(1, 16))
 
 
-def test_progress_counts_every_byte_once():
+@pytest.mark.parametrize("streams", [1, 3])
+def test_progress_counts_every_byte_once(streams):
     seen = []
-    Bench(b"x" * 300, faults=[100, 200], chunk=30).run(on_progress=seen.append)
-    assert seen == [64, 128, 192, 256, 300]
+    Bench(b"x" * 300, faults=[100, 200], chunk=30).run(on_progress=seen.append, streams=streams)
+    assert seen == sorted(seen)
+    assert seen[-1] == 300
+
+
+def test_a_part_that_comes_slowly_shows_that_it_comes(monkeypatch):
+    monkeypatch.setattr(transfer, "PROGRESS_SECONDS", 0.001)
+    bench = Bench(b"x" * 50, chunk=10)
+    shown, seen = threading.Event(), []
+    readinto = bench.body.readinto
+
+    def slowly(view):
+        shown.clear()
+        assert shown.wait(10)
+        return readinto(view)
+
+    def show(done):
+        seen.append(done)
+        shown.set()
+
+    bench.body.readinto = slowly
+    bench.run(on_progress=show)
+    assert {0, 10, 20, 30, 40, 50} == set(seen)
 
 
 def test_no_thread_is_left():

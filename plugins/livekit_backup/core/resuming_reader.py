@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from livekit_backup.core.transfer_protocols import Source, SourceBody
 from livekit_backup.errors import RetryableError, SourceChangedError, TransferInterruptedError
@@ -28,12 +29,14 @@ class ResumingReader:
         start: int = 0,
         stop: int | None = None,
         body: SourceBody | None = None,
+        on_read: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Begin at ``start``.
 
         :param size: bytes of the whole recording.
         :param stop: where this reader is to end; None for the end of the recording.
         :param body: an answer that is open at ``start`` already; by default one is asked for at the first byte.
+        :param on_read: told how many bytes have come, each time that some do.
         """
         self._source = source
         self._size = size
@@ -41,6 +44,7 @@ class ResumingReader:
         self._at = start
         self._stop = stop
         self._body = body
+        self._on_read = on_read
         self._fruitless = 0
         self._resumed_at = start
 
@@ -71,6 +75,7 @@ class ResumingReader:
                 if not count:
                     raise TransferInterruptedError(f"{self._source.name} ended {self._size - self._at} bytes early")
                 self._at += count
+                self._on_read(count)
                 return count
             except SourceChangedError:
                 raise

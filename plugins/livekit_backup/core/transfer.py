@@ -19,6 +19,9 @@ from livekit_backup.core.part_plan import PartPlan
 from livekit_backup.core.resuming_reader import ResumingReader
 from livekit_backup.core.transfer_protocols import Sink, Source, SourceBody
 
+PROGRESS_SECONDS = 1.0
+"""How often progress is told while nothing ends."""
+
 OpenSink = Callable[[Checksums], Sink]
 """Opens the sink once the first part is hashed: for a recording of one part, all is known by then."""
 
@@ -42,7 +45,7 @@ class Transfer:
         :param body: open at the first byte of part ``first``.
         :param checksums: fed with the parts before ``first``.
         :param streams: ranges that are read side by side.
-        :param on_progress: told the bytes hashed so far, in the thread that runs the transfer.
+        :param on_progress: told now and then the bytes that have come so far, in the thread that runs the transfer.
         """
         self._source = source
         self._body = body
@@ -53,8 +56,9 @@ class Transfer:
         self._on_progress = on_progress
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
-        start = plan.span(first).start
-        self._in_order = ResumingReader(source, body.size, body.etag, start=start, body=body)
+        self._read_bytes = plan.span(first).start
+        self._counting = threading.Lock()
+        self._in_order = self._reader(self._read_bytes, body=body)
 
     def run(self, open_sink: OpenSink) -> list[str]:
         """Read, hash and upload everything, and return the ETags of the parts from ``first`` on.
@@ -72,8 +76,9 @@ class Transfer:
                 sink = sink or open_sink(self._checksums)
                 number = self._first + len(uploads)
                 uploads.append(uploaders.submit(_upload, sink, number, part, checksums, free, buffer))
-                self._on_progress(self._checksums.size)
-            return [upload.result() for upload in uploads]
+            etags = [upload.result() for upload in uploads]
+            self._on_progress(self._read_bytes)
+            return etags
 
     @contextmanager
     def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
@@ -111,11 +116,20 @@ class Transfer:
                 reads.append((readers.submit(self._read, next(numbers), memoryview(buffer)), buffer))
             looked_at = _raise_failure(uploads, looked_at)
             read, buffer = reads.popleft()
-            part = read.result()
+            yield self._await(read), buffer
+
+    def _await(self, read: Future[memoryview | None]) -> memoryview:
+        """Wait for a part, and tell meanwhile how it grows: one of a slow source can take minutes."""
+        while True:
+            self._on_progress(self._read_bytes)
+            try:
+                part = read.result(PROGRESS_SECONDS)
+            except TimeoutError:
+                continue
             if part is None:
                 assert self._failure
                 raise self._failure
-            yield part, buffer
+            return part
 
     def _read(self, number: int, buffer: memoryview) -> memoryview | None:
         """Fill a buffer with a part, or return None once any read has failed: the first error is what counts."""
@@ -132,15 +146,20 @@ class Transfer:
         if self._streams == 1:
             self._in_order.fill(part, self._stopping)
             return part
-        size, etag = self._body.size, self._body.etag
-        reader = self._in_order
-        if number != self._first:
-            reader = ResumingReader(self._source, size, etag, start=span.start, stop=span.stop)
+        reader = self._in_order if number == self._first else self._reader(span.start, stop=span.stop)
         try:
             reader.fill(part, self._stopping)
         finally:
             reader.close()
         return part
+
+    def _reader(self, start: int, stop: int | None = None, body: SourceBody | None = None) -> ResumingReader:
+        size, etag = self._body.size, self._body.etag
+        return ResumingReader(self._source, size, etag, start=start, stop=stop, body=body, on_read=self._count)
+
+    def _count(self, count: int) -> None:
+        with self._counting:
+            self._read_bytes += count
 
 
 def _raise_failure(uploads: list[Future[str]], looked_at: int) -> int:
