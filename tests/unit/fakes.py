@@ -201,7 +201,9 @@ class MemorySource:
         etag_is_digest: bool = True,
         faults: Sequence[int] = (),
         chunk: int = 1 << 20,
+        version: str | None = None,
     ) -> None:
+        self.version = version
         self.data, self.etag, self.etag_is_digest, self.chunk = data, etag, etag_is_digest, chunk
         self.faults = sorted(faults)
         self.opened: list[tuple[int, str]] = []
@@ -223,6 +225,7 @@ class MemoryBody:
     def __init__(self, source: MemorySource, start: int, stop: int | None = None) -> None:
         self._source, self._at, self._stop = source, start, len(source.data) if stop is None else stop
         self.size, self.etag, self.etag_is_digest = len(source.data), source.etag, source.etag_is_digest
+        self.version = (source.etag or "date:then") if source.version is None else source.version
         self.closed = False
 
     def readinto(self, view: memoryview) -> int:

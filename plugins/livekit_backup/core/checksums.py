@@ -88,11 +88,12 @@ class Checksums:
         return _to_base64(self._crc64nvme) if self._plan.with_crc64nvme and self._crc64nvme is not None else ""
 
     def etags(self) -> tuple[str, ...]:
-        """Return the ETags computed from the bytes, once all are in; none when a part was skipped."""
-        if not self._is_whole:
-            return ()
-        of_parts = (multipart_etag(self._part_md5s),) if self._part_md5s else ()
-        return (*(etag.value() for etag in self._etags), *of_parts)
+        """Return the ETags for the plan's part sizes, once all bytes are in; none when a part was skipped."""
+        return tuple(etag.value() for etag in self._etags) if self._is_whole else ()
+
+    def own_etag(self) -> str:
+        """Return the ETag of the parts as they were sent, where their MD5s were taken."""
+        return multipart_etag(self._part_md5s) if self._part_md5s and self._is_whole else ""
 
 
 def _to_base64(crc: int) -> str:

@@ -78,18 +78,15 @@ class Download:
     def _in_passes(self, source: Source, left: Work | None) -> Upload:
         """Pass over the recording until it is up, and proven if that can be."""
         thorough = False
-        for last in (*[False] * (MOST_PASSES - 1), True):
+        for passes_left in range(MOST_PASSES - 1, -1, -1):
             try:
                 upload = self._go_on(source, left) if left else self._begin(source, thorough=thorough)
             except SourceChangedError as error:
-                if last:
+                if not passes_left:
                     raise
                 log.warning("%s; beginning anew at byte 0", error)
-            except EtagsProveNothingError as error:
-                log.info("%s: the source's ETag is computed on the way", error)
-                self._abilities = self._abilities.model_copy(update={"etags_are_md5": False})
             else:
-                if last or thorough or not contradicts_source(upload):
+                if not passes_left or thorough or not _is_worth_another_pass(upload):
                     return upload
                 log.warning("%s arrived with wrong bytes; fetching it again", quoted(self._file.filename))
                 self._upload.drop()
@@ -106,7 +103,12 @@ class Download:
         with _closing_on_error(body):
             rule = etag_rule(body.etag, body.size, is_digest=body.etag_is_digest)
             plan = plan_parts(body.size, rule, self._abilities, thorough=thorough)
-        return self._transfer(source, body, Work(plan, rule, body.etag))
+        try:
+            return self._transfer(source, body, Work(plan, rule, body.etag))
+        except EtagsProveNothingError as error:
+            log.info("%s: the source's ETag is computed on the way", error)
+            self._abilities = self._abilities.model_copy(update={"etags_are_md5": False})
+            return self._begin(source, thorough=thorough)
 
     def _go_on(self, source: Source, work: Work) -> Upload:
         """Read what an earlier try has left."""
@@ -150,6 +152,12 @@ class Download:
             computed_etags=(md5,) if body.etag_is_digest else (),
             source_etag=body.etag,
         )
+
+
+def _is_worth_another_pass(upload: Upload) -> bool:
+    """Whether a mismatch may be gone, or be explained by a part size that was not tried, when all is read again."""
+    has_more_readings = bool(upload.source_etag_by_warehouse)
+    return contradicts_source(upload) and (upload.source_etag_is_certain or has_more_readings)
 
 
 def _what_was_checked(upload: Upload) -> str:

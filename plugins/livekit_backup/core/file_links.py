@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 from livekit_backup.core.inbox import load_backup_events
@@ -48,32 +49,52 @@ def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest)
 
 
 class RenewedSource:
-    """A source whose link is read anew, once, when it dies while the recording is read."""
+    """A source whose link is read where it is first needed, and again when it dies after it has worked.
+
+    Streams that read side by side share it: the first to meet the dead link renews it for all.
+    """
 
     def __init__(self, open_source: Callable[[], Source]) -> None:
         self._open_source = open_source
-        self._source = open_source()
-        self._is_renewed = False
+        self._renewing = threading.Lock()
+        self._source: Source | None = None
+        self._has_worked = False
 
     @property
     def name(self) -> str:
         """Safe to show."""
-        return self._source.name
+        return self._current().name
 
     def open(self, start: int = 0, stop: int | None = None, etag: str = "") -> SourceBody:
         """Ask for the bytes from ``start`` to ``stop``. :raises LivekitBackupError: as the source says."""
+        source = self._current()
         try:
-            return self._source.open(start, stop, etag)
+            body = source.open(start, stop, etag)
         except (LinkExpiredError, AccessDeniedError) as died:
-            # At the first byte the link has just been read.
-            if not start or self._is_renewed:
-                raise
-            self._is_renewed = True
+            self._renew(source, died)
+            body = self._current().open(start, stop, etag)
+        self._has_worked = True
+        return body
+
+    def _current(self) -> Source:
+        with self._renewing:
+            if self._source is None:
+                self._source = self._open_source()
+            return self._source
+
+    def _renew(self, dead: Source, died: LivekitBackupError) -> None:
+        with self._renewing:
+            if self._source is not dead:
+                return
+            if not self._has_worked:
+                # It has just been read: a fresh one would be no better.
+                raise died
             log.warning("%s; reading its manifest again for a fresh link", died)
             try:
                 self._source = self._open_source()
-                return self._source.open(start, stop, etag)
-            except LivekitBackupError as error:
-                if isinstance(error, RetryableError):
-                    raise
+            except RetryableError:
+                # The next resume asks again.
+                raise
+            except LivekitBackupError:
                 raise died from None
+            self._has_worked = False

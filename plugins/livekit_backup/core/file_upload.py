@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from livekit_backup.core.object_metadata import content_type, provenance
 from livekit_backup.core.part_plan import PartPlan, plan_parts
 from livekit_backup.core.storage import ObjectStore, UploadedPart
 from livekit_backup.core.upload_sink import UploadSink
-from livekit_backup.errors import LivekitBackupError, RetryableError, SourceChangedError
+from livekit_backup.errors import LivekitBackupError, PermanentError, SourceChangedError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
 from livekit_backup.models.store_abilities import StoreAbilities
@@ -55,27 +56,35 @@ class FileUpload:
         self.store = store
         self._ledger = ledger
         self._attempt = attempt
+        self._holder = uuid.uuid4().hex
         self._opened: OpenUpload | None = None
 
     def left_open(self, abilities: StoreAbilities) -> Work | None:
-        """Find what an earlier try of this run has left and can be gone on with; drop what cannot.
+        """Find what an earlier try of this run has left and take it over, if it can be gone on with; else drop it.
 
         Its parts are trusted without trusting who put them: by the warehouse's checksums the
         whole must come out with the source's own ETag. Where there is no such proof, none is.
         """
-        self._opened = noted = self._ledger.open_upload(self._attempt, self.file)
-        stored = self._sink().parts() if noted else None
-        if noted is None or stored is None:
-            self._opened = None
+        noted = self._ledger.open_upload(self._attempt, self.file)
+        if noted is None:
             return None
-        if noted.size and noted.landing_uri == self.file.landing_uri:
-            rule = etag_rule(noted.source_etag, noted.size)
-            plan = plan_parts(noted.size, rule, abilities)
-            parts = _in_order(stored, plan)
-            if plan.proves_source and plan.part_size == noted.part_size and parts:
-                return Work(plan, rule, noted.source_etag, parts)
-        self.drop()
+        if work := self._to_go_on_with(noted, abilities):
+            self._note(noted.model_copy(update={"holder": self._holder}))
+            return work
+        # Another landing key may be in a bucket that is no more.
+        with contextlib.suppress(LivekitBackupError):
+            self._sink(noted).abort()
         return None
+
+    def _to_go_on_with(self, noted: OpenUpload, abilities: StoreAbilities) -> Work | None:
+        if not noted.size or noted.landing_uri != self.file.landing_uri:
+            return None
+        rule = etag_rule(noted.source_etag, noted.size)
+        plan = plan_parts(noted.size, rule, abilities)
+        if not plan.proves_source or (plan.part_size, plan.with_crc64nvme) != (noted.part_size, noted.with_crc64nvme):
+            return None
+        parts = _in_order(self._sink(noted).parts() or (), plan)
+        return Work(plan, rule, noted.source_etag, parts) if parts else None
 
     def open(self, work: Work, sha256: str = "") -> UploadSink:
         """Return the sink of the upload that is open; if none is, open one and note it.
@@ -84,48 +93,56 @@ class FileUpload:
         :raises EtagsProveNothingError: the plan counts on ETags that this store does not give.
         """
         if self._opened:
-            return self._sink()
+            return self._sink(self._opened)
+        mark = uuid.uuid4().hex
         new = self.store.create_upload(
             self.file.landing_uri,
             content_type=content_type(self.file.filename),
-            metadata=provenance(self.file, datetime.now(UTC), sha256),
+            metadata=provenance(self.file, datetime.now(UTC), sha256, mark),
             crc64nvme=work.plan.with_crc64nvme,
         )
-        self._opened = OpenUpload(
+        opened = OpenUpload(
             landing_uri=self.file.landing_uri,
             upload_id=new.upload_id,
             source_etag=work.source_etag,
             size=work.plan.size,
             part_size=work.plan.part_size,
+            with_crc64nvme=work.plan.with_crc64nvme,
+            mark=mark,
+            holder=self._holder,
         )
-        if work.plan.proves_source and not new.etags_are_md5:
-            self.drop()
-            raise EtagsProveNothingError(f"{self.file.landing_uri} is encrypted so that ETags are no MD5s there")
         try:
-            self._ledger.note_upload(self._attempt, self.file, self._opened)
+            if work.plan.proves_source and not new.etags_are_md5:
+                raise EtagsProveNothingError(f"{self.file.landing_uri} is encrypted so that ETags are no MD5s there")  # noqa: TRY301 - it is dropped like after any error
+            self._note(opened)
         except BaseException:
             # What nobody knows of, nobody can go on with or drop.
             with contextlib.suppress(LivekitBackupError):
-                self.drop()
+                self._sink(opened).abort()
             raise
-        return self._sink()
+        return self._sink(opened)
+
+    def _note(self, opened: OpenUpload) -> None:
+        self._ledger.note_upload(self._attempt, self.file, opened)
+        self._opened = opened
 
     def drop(self) -> None:
-        """Drop the upload that is open, if one is."""
-        if self._opened:
-            self._sink().abort()
-            self._opened = None
+        """Drop the upload that is open, unless another try has taken it over. If that fails, the report does it."""
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        with contextlib.suppress(LivekitBackupError):
+            noted = self._ledger.open_upload(self._attempt, self.file)
+            if noted and noted.upload_id == opened.upload_id and noted.holder == self._holder:
+                self._sink(opened).abort()
 
     @contextlib.contextmanager
     def kept_for_the_next_try(self) -> Iterator[None]:
-        """Leave the upload open when the next try can go on with it, and drop it after any other error."""
+        """Leave the upload open for the next try, and drop it after an error that no try can go on behind."""
         try:
             yield
-        except LivekitBackupError as error:
-            if isinstance(error, SourceChangedError) or not isinstance(error, RetryableError):
-                # If that fails too, the next try or the report does it.
-                with contextlib.suppress(LivekitBackupError):
-                    self.drop()
+        except (SourceChangedError, PermanentError):
+            self.drop()
             raise
 
     def result(self, work: Work, checksums: Checksums, etags: Sequence[str]) -> Upload:
@@ -142,6 +159,8 @@ class FileUpload:
             sha256=checksums.sha256,
             crc64nvme=checksums.crc64nvme,
             etag=etag_of_parts(all_etags),
+            own_etag=checksums.own_etag(),
+            mark=self._opened.mark,
             computed_etags=checksums.etags(),
             announced_size=work.plan.size,
             source_etag=work.source_etag,
@@ -149,9 +168,8 @@ class FileUpload:
             source_etag_is_certain=work.rule.is_certain,
         )
 
-    def _sink(self) -> UploadSink:
-        assert self._opened
-        return UploadSink(self.store, self._opened.landing_uri, self._opened.upload_id)
+    def _sink(self, opened: OpenUpload) -> UploadSink:
+        return UploadSink(self.store, opened.landing_uri, opened.upload_id)
 
     def describe(self, **facts: Any) -> Upload:
         """Return an upload of this file with these facts."""

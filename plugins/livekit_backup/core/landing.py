@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from livekit_backup.core.etags import RunningEtag
 from livekit_backup.core.ledger import Ledger, entry_for
-from livekit_backup.core.object_metadata import SHA256, content_type, provenance
+from livekit_backup.core.object_metadata import MARK, SHA256, content_type, provenance
+from livekit_backup.core.open_uploads import drop_rivals
 from livekit_backup.core.storage import ObjectHead, ObjectStore
 from livekit_backup.core.upload_sink import UploadSink
 from livekit_backup.core.verification import Checks, check_landed, check_parts, check_source
@@ -21,14 +21,13 @@ from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
     CorruptError,
     LandingConflictError,
-    LivekitBackupError,
     StorageUnavailableError,
     UploadGoneError,
     UploadLostError,
 )
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
-from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
+from livekit_backup.models.references import RecordingFile, Upload
 from livekit_backup.models.store_abilities import StoreAbilities
 
 log = logging.getLogger(__name__)
@@ -49,9 +48,10 @@ def land(
     Run again after it succeeded, it finds the landed object and says so.
 
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
-    :raises LandingConflictError: the key holds other content; the upload is dropped.
-    :raises UploadLostError: the upload is gone or of another file, and nothing has landed: download has to run again.
-    :raises StorageUnavailableError: the landed object does not show yet.
+    :raises LandingConflictError: the key holds other content; the upload is kept, since the link may die meanwhile.
+    :raises UploadLostError: the upload is gone, altered or of another file, and nothing has landed: download has to
+        run again.
+    :raises StorageUnavailableError: the parts or the landed object do not show yet.
     """
     is_its_own = (upload.egress_id, upload.run, upload.filename) == file.key
     if landed := ledger.find_landed(file):
@@ -68,11 +68,11 @@ def land(
     landing = _Landing(file, upload, store, abilities)
     try:
         landing.run()
-    except (CorruptError, LandingConflictError):
+    except (CorruptError, UploadLostError):
         _drop(upload, store)
         raise
     entry = ledger.record(landing.entry(attempt))
-    drop_open_uploads(_rivals(upload.landing_uri, store), store)
+    drop_rivals(upload.landing_uri, store)
     return entry
 
 
@@ -103,16 +103,16 @@ class _Landing:
             # A store may show late what it has acknowledged; the next try finds it.
             raise StorageUnavailableError(f"{upload.landing_uri} is not there yet after it was completed")
         if wrong := self._what_is_wrong(head):
-            if not completed:
+            if not completed and not self._is_ours(head):
                 raise LandingConflictError(
-                    f"{upload.landing_uri} holds other content (it {wrong}): move it away or change landing_key, "
-                    "then clear the download task"
+                    f"{upload.landing_uri} holds other content (it {wrong}): move it away, then clear the "
+                    "verify_and_land task"
                 )
             self._store.delete(upload.landing_uri)
             raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
         if completed is False:
             _drop(upload, self._store)
-        if completed and SHA256 not in head.metadata and self._abilities.tags:
+        if completed is not False and SHA256 not in head.metadata and self._abilities.tags:
             self._store.add_tags(upload.landing_uri, {SHA256: self._sha256})
 
     def _complete(self) -> bool | None:
@@ -134,6 +134,10 @@ class _Landing:
             return self._sink.complete(parts, size=upload.size, crc64nvme=upload.crc64nvme)
         except UploadGoneError:
             return None
+
+    def _is_ours(self, head: ObjectHead) -> bool:
+        """Whether an earlier try completed this very upload, and died before it had looked at it."""
+        return bool(self._upload.mark) and head.metadata.get(MARK) == self._upload.mark
 
     def _what_is_wrong(self, head: ObjectHead) -> str:
         wrong, is_proven = check_landed(self._upload, head, self._abilities, self._checks)
@@ -159,7 +163,7 @@ class _Landing:
             body.close()
         if self._sha256 and digest.hexdigest() != self._sha256:
             return "reads back with another SHA-256"
-        if etag and etag.value() != self._upload.etag:
+        if etag and self._upload.etag and etag.value() != self._upload.etag:
             return "reads back with another ETag"
         self._sha256 = digest.hexdigest()
         self._checks.passed.append("read_back")
@@ -186,22 +190,3 @@ class _Landing:
 def _drop(upload: Upload, store: ObjectStore) -> None:
     if upload.upload_id:
         store.abort_upload(upload.landing_uri, upload.upload_id)
-
-
-def drop_open_uploads(uploads: Iterable[OpenUpload], store: ObjectStore) -> None:
-    """Abort uploads. What cannot be dropped costs storage and no recording, so it is only logged."""
-    for upload in uploads:
-        try:
-            store.abort_upload(upload.landing_uri, upload.upload_id)
-        except LivekitBackupError as error:
-            log.warning("an open upload was not dropped: %s", error)
-
-
-def _rivals(landing_uri: str, store: ObjectStore) -> list[OpenUpload]:
-    """Uploads that are open where something has just landed: they can only end in a conflict with it."""
-    try:
-        open_ids = store.list_uploads(landing_uri)
-    except LivekitBackupError as error:
-        log.warning("open uploads were not looked for: %s", error)
-        open_ids = []
-    return [OpenUpload(landing_uri=landing_uri, upload_id=upload_id) for upload_id in open_ids]

@@ -129,6 +129,12 @@ class Ledger:
         """Return the upload that this run last opened for a file, whatever became of it."""
         return self._read(OpenUpload, self._upload_uri(attempt, file))
 
+    def open_uploads(self, attempt: Attempt) -> list[OpenUpload]:
+        """Return all uploads that a run has noted, whatever became of them."""
+        uris = self._store.list_keys(f"{self.run_uri(attempt.dag_id, attempt.run_id, 'uploads')}/")
+        noted = in_parallel(lambda uri: self._read(OpenUpload, uri), uris)
+        return [upload for upload in noted if upload]
+
     def _upload_uri(self, attempt: Attempt, file: RecordingFile) -> str:
         name = self.entry_uri(*file.key).rpartition("/")[2]
         return self.run_uri(attempt.dag_id, attempt.run_id, f"uploads/{file.egress_id}/{file.run}/{name}")

@@ -11,6 +11,8 @@ from livekit_backup.models.references import RecordingFile
 
 SHA256 = "livekit-sha256"
 """Metadata where the bytes are known before the upload is opened, else a tag: S3 lets metadata be set only then."""
+MARK = "livekit-upload"
+"""Metadata that tells an upload's object from any other's."""
 
 _LONGEST = 512
 """Of S3's 2 KiB for all metadata."""
@@ -34,7 +36,7 @@ def content_type(filename: str) -> str:
     return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(f"x{ending}")[0] or "application/octet-stream"
 
 
-def provenance(file: RecordingFile, recovered_at: datetime, sha256: str = "") -> dict[str, str]:
+def provenance(file: RecordingFile, recovered_at: datetime, sha256: str = "", mark: str = "") -> dict[str, str]:
     """Return the object metadata. It must be ASCII, so names are percent-encoded."""
     metadata = {
         "livekit-egress-id": _ascii(file.egress_id),
@@ -43,7 +45,7 @@ def provenance(file: RecordingFile, recovered_at: datetime, sha256: str = "") ->
         "livekit-filename": _ascii(file.filename),
         "livekit-recovered-at": f"{recovered_at:%Y-%m-%dT%H:%M:%SZ}",
     }
-    return {**metadata, SHA256: sha256} if sha256 else metadata
+    return {**metadata, **{name: value for name, value in ((SHA256, sha256), (MARK, mark)) if value}}
 
 
 def _ascii(name: str) -> str:

@@ -15,7 +15,6 @@ from livekit_backup.core.part_plan import plan_parts
 from livekit_backup.core.storage import ObjectHead, ObjectStore, ReadableBody
 from livekit_backup.core.transfer_protocols import SourceBody
 from livekit_backup.core.upload_sink import UploadSink
-from livekit_backup.core.verification import contradicts_source
 from livekit_backup.errors import AccessDeniedError, ConfigurationError, MissingError, SourceChangedError
 from livekit_backup.models.references import Upload
 from livekit_backup.models.store_abilities import StoreAbilities
@@ -67,7 +66,7 @@ class _StoreBody:
     def __init__(self, body: ReadableBody | None, head: ObjectHead) -> None:
         self._body = body
         self.size = head.size
-        self.etag = head.etag
+        self.etag = self.version = head.etag
         self.etag_is_digest = head.etag_is_md5
 
     def readinto(self, view: memoryview) -> int:
@@ -108,7 +107,8 @@ def copy_within_store(source_uri: str, upload: FileUpload, abilities: StoreAbili
         return None
     # Nobody has seen its bytes yet: what they are is read back once they have landed.
     copied = upload.result(work, work.checksums(), etags).model_copy(update={"sha256": "", "crc64nvme": ""})
-    if contradicts_source(copied):
+    if copied.source_etag_by_warehouse != copied.source_etag:
+        log.info("%s is not copied by the store itself: the copy proves nothing", source_uri)
         upload.drop()
         return None
     return copied

@@ -24,7 +24,7 @@ class ResumingReader:
         self,
         source: Source,
         size: int,
-        etag: str,
+        version: str,
         *,
         start: int = 0,
         stop: int | None = None,
@@ -34,13 +34,14 @@ class ResumingReader:
         """Begin at ``start``.
 
         :param size: bytes of the whole recording.
+        :param version: of the recording; without one nothing can be gone on with.
         :param stop: where this reader is to end; None for the end of the recording.
         :param body: an answer that is open at ``start`` already; by default one is asked for at the first byte.
         :param on_read: told how many bytes have come, each time that some do.
         """
         self._source = source
         self._size = size
-        self._etag = etag
+        self._version = version
         self._at = start
         self._stop = stop
         self._body = body
@@ -57,9 +58,8 @@ class ResumingReader:
         """
         filled = 0
         while filled < len(view):
-            if stopping.is_set():
-                raise TransferInterruptedError("the transfer was given up")
-            filled += self._read(view[filled:])
+            self._check(stopping)
+            filled += self._read(view[filled:], stopping)
 
     def close(self) -> None:
         """Drop the connection."""
@@ -67,7 +67,11 @@ class ResumingReader:
             self._body.close()
             self._body = None
 
-    def _read(self, view: memoryview) -> int:
+    def _check(self, stopping: threading.Event) -> None:
+        if stopping.is_set():
+            raise TransferInterruptedError("the transfer was given up")
+
+    def _read(self, view: memoryview, stopping: threading.Event) -> int:
         while True:
             try:
                 body = self._body = self._body or self._open()
@@ -81,9 +85,12 @@ class ResumingReader:
                 raise
             except RetryableError as error:
                 self._give_up_or_go_on(error)
+                self._check(stopping)
 
     def _open(self) -> SourceBody:
-        body = self._source.open(self._at, self._stop, self._etag)
+        if self._at and not self._version:
+            raise SourceChangedError(f"{self._source.name} names no version, so its bytes can only be read in one go")
+        body = self._source.open(self._at, self._stop, self._version)
         if body.size != self._size:
             body.close()
             raise SourceChangedError(f"{self._source.name} has {body.size} bytes now, and had {self._size}")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from livekit_backup.core.landing import drop_open_uploads
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
+from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.wording import FOREVER, escaped, hours_left, quoted, readable_size
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
@@ -22,7 +22,7 @@ WHAT_TO_DO = {
     Outcome.EXPIRED: "only LiveKit's support could still have it; see why the run came late",
     Outcome.REFUSED: "if you know the place, add its host to allowed_hosts, then clear resolve_manifests",
     Outcome.UNRESOLVED: "clear resolve_manifests with what follows it, while the links live",
-    Outcome.FAILED: "mend what the reason says, then clear its download task",
+    Outcome.FAILED: "mend what the reason says, then clear its failed task",
 }
 """For a person who sees an outcome for the first time."""
 
@@ -55,10 +55,9 @@ def make_statement(
     if intake and intake.backups and plan is None:
         gaps.append("the run ended before the files of its backups were known")
     lines = [*_lines(plan, ledger, attempt, now), *_lines_without_plan(intake, plan)]
-    landed = {line.key for line in lines if line.outcome in IN_WAREHOUSE}
-    left = [file for file in (plan.to_recover if plan else ()) if file.key not in landed]
-    opened = in_parallel(lambda file: ledger.open_upload(attempt, file), left)
-    drop_open_uploads([upload for upload in opened if upload], warehouse)
+    failed = {line.key for line in lines if line.outcome is Outcome.FAILED}
+    may_land = {file.landing_uri for file in (plan.to_recover if plan else ()) if file.key in failed}
+    drop_left_open(ledger, warehouse, attempt, may_land)
     return Statement(
         dag_id=attempt.dag_id,
         run_id=attempt.run_id,

@@ -64,6 +64,10 @@ class ObjectStore(Protocol):
     ``AccessDeniedError`` when rights are missing; both name the URI.
     """
 
+    def place_name(self) -> str:
+        """Name the store among others whose buckets may be called the same; safe to show."""
+        ...
+
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         """Give the URIs of all objects that start with the prefix, in key order."""
         ...

@@ -52,7 +52,8 @@ class Transfer:
         self._plan = plan
         self._checksums = checksums
         self._first = first
-        self._streams = streams
+        # Ranges of a recording without a version could be of two.
+        self._streams = streams if body.version else 1
         self._on_progress = on_progress
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -154,8 +155,8 @@ class Transfer:
         return part
 
     def _reader(self, start: int, stop: int | None = None, body: SourceBody | None = None) -> ResumingReader:
-        size, etag = self._body.size, self._body.etag
-        return ResumingReader(self._source, size, etag, start=start, stop=stop, body=body, on_read=self._count)
+        size, version = self._body.size, self._body.version
+        return ResumingReader(self._source, size, version, start=start, stop=stop, body=body, on_read=self._count)
 
     def _count(self, count: int) -> None:
         with self._counting:

@@ -15,7 +15,9 @@ class SourceBody(Protocol):
     size: int
     """Bytes of the whole recording, not only of what this body holds."""
     etag: str
-    """Without quotes; names the version."""
+    """Without quotes; empty where the source sends none that names the bytes (a weak one does not)."""
+    version: str
+    """What a further range has to agree with: the ETag, else the time of the last change; empty without either."""
     etag_is_digest: bool
     """False where the store says that its ETags are no digests of the bytes."""
 
@@ -40,7 +42,7 @@ class Source(Protocol):
         ...
 
     def open(self, start: int = 0, stop: int | None = None, etag: str = "") -> SourceBody:
-        """Ask for the bytes from ``start`` to ``stop``, of the version with this ETag.
+        """Ask for the bytes from ``start`` to ``stop``, of the version with this ETag (or :attr:`SourceBody.version`).
 
         :raises SourceChangedError: it is another version, or another range came.
         :raises RetryableError, PermanentError, NeedsOperatorError: as the source says.

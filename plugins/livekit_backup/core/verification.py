@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from livekit_backup.core.etags import etag_of_parts
 from livekit_backup.core.storage import ObjectHead, UploadedPart
-from livekit_backup.errors import CorruptError
+from livekit_backup.errors import CorruptError, StorageUnavailableError, UploadLostError
 from livekit_backup.models.references import Upload
 from livekit_backup.models.store_abilities import StoreAbilities
 
@@ -62,13 +62,18 @@ def check_source(upload: Upload, event_size: int | None) -> Checks:
 def check_parts(upload: Upload, parts: Sequence[UploadedPart]) -> None:
     """Hold the parts that the warehouse stored against what was sent to it.
 
-    :raises CorruptError: parts are missing, too long or short in sum, or not those that were sent.
+    :raises StorageUnavailableError: parts do not show (yet).
+    :raises UploadLostError: they are not those that were sent.
     """
-    stored = sum(part.size for part in parts)
-    if stored != upload.size or [part.number for part in parts] != list(range(1, len(parts) + 1)):
-        raise CorruptError(f"the warehouse holds {stored} bytes in {len(parts)} parts of {upload.size} bytes sent")
+    stored, count = sum(part.size for part in parts), -(-upload.size // upload.part_size)
+    held = f"the warehouse holds {stored} bytes in {len(parts)} parts of {upload.size} bytes in {count} sent to it"
+    if stored < upload.size and len(parts) < count:
+        # A listing may lag behind what was acknowledged.
+        raise StorageUnavailableError(held)
+    if stored != upload.size or [part.number for part in parts] != list(range(1, count + 1)):
+        raise UploadLostError(f"{held}: clear the download task")
     if upload.etag and etag_of_parts(part.etag for part in parts) != upload.etag:
-        raise CorruptError("the warehouse holds other parts than were sent to it")
+        raise UploadLostError("the warehouse holds other parts than were sent to it: clear the download task")
 
 
 def check_landed(upload: Upload, head: ObjectHead, abilities: StoreAbilities, checks: Checks) -> tuple[str, bool]:
@@ -81,7 +86,8 @@ def check_landed(upload: Upload, head: ObjectHead, abilities: StoreAbilities, ch
     """
     if head.size != upload.size:
         return f"has {head.size} bytes instead of {upload.size}", False
-    if head.crc64nvme and upload.crc64nvme and abilities.refuses_wrong_crc64nvme:
+    # Only a store that computes its own says more than an echo of what it was sent.
+    if head.crc64nvme and upload.crc64nvme and abilities.refuses_wrong_crc64nvme and abilities.gives_crc64nvme:
         if head.crc64nvme != upload.crc64nvme:
             return f"has CRC64NVME {head.crc64nvme} instead of {upload.crc64nvme}", False
         checks.passed.append("destination_crc64nvme")
@@ -92,6 +98,6 @@ def check_landed(upload: Upload, head: ObjectHead, abilities: StoreAbilities, ch
 
 def _is_independent(upload: Upload) -> bool:
     """Whether the expected ETag stands on more than the warehouse's own word: on our MD5s, or on the source."""
-    if upload.etag in upload.computed_etags:
+    if upload.etag == upload.own_etag or upload.etag in upload.computed_etags:
         return True
     return bool(upload.source_etag) and upload.source_etag == upload.source_etag_by_warehouse

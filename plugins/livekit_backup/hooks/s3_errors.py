@@ -21,19 +21,68 @@ from livekit_backup.errors import (
 ABSENT = frozenset({"404", "NoSuchKey"})
 CONFLICT = frozenset({"412", "PreconditionFailed"})
 _NOT_IMPLEMENTED = frozenset({"501", "NotImplemented"})
-_DENIED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"})
 _MISMATCH = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _BAD_RANGE = frozenset({"416", "InvalidRange"})
-_TRANSIENT = frozenset(
+# Sources of the three: Amazon S3's "List of error codes", AWS' "Common Errors", AWS KMS and STS, and what botocore
+# retries; UserSuspended and QuotaExceeded are Ceph's. Codes that are in none follow the HTTP status.
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_TRANSIENT = _SKEWED | frozenset(
     {
+        "BandwidthLimitExceeded",
+        "Busy",
         "ConditionalRequestConflict",
-        "SlowDown",
-        "RequestTimeout",
+        "DependencyTimeoutException",
+        "IDPCommunicationError",
+        "IncompleteBody",
         "InternalError",
+        "InternalFailure",
+        "KMSInternalException",
+        "LimitExceededException",
+        "OperationAborted",
+        "PriorRequestNotComplete",
+        "RequestAbortedException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "RequestTimeoutException",
         "ServiceUnavailable",
-        "RequestTimeTooSkewed",
+        "ServiceUnavailableException",
+        "SlowDown",
+        "SlowDownRead",
+        "SlowDownWrite",
+        "TemporaryRedirect",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
     }
 )
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidPayer",
+        "InvalidSecurity",
+        "InvalidToken",
+        "NotAuthorized",
+        "NotSignedUp",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnauthorizedAccess",
+        "UnrecognizedClientException",
+        "UserSuspended",
+    }
+)
+_CONFIGURATION = frozenset({"InvalidObjectState", "KMSInvalidStateException", "MethodNotAllowed", "QuotaExceeded"})
+"""Those that can come with a status that says otherwise: an archived object's is 403, and so is a full bucket's."""
 
 
 @contextlib.contextmanager
@@ -81,6 +130,11 @@ def error_status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def is_transient(error: ClientError) -> bool:
+    """Whether the same call may succeed later."""
+    return _room(error) is StorageUnavailableError
+
+
 def is_not_implemented(error: ClientError) -> bool:
     """Whether the store says that it lacks something that was asked of it."""
     return error_code(error) in _NOT_IMPLEMENTED or error_status(error) == 501
@@ -115,19 +169,37 @@ def _translate(uri: str, error: ClientError) -> LivekitBackupError:
 
 def _kind(error: ClientError, code: str, message: str) -> tuple[type[LivekitBackupError], str]:
     """Return the class of an error, and what its text adds."""
-    # The code goes before the status: botocore makes a 500 of an error that came in a 200's body.
-    status = error_status(error)
     if code == "NoSuchUpload":
         return UploadGoneError, "the upload was aborted"
     if code in _MISMATCH or _is_wrong_whole(error, code, message):
         return ChecksumMismatchError, "the store received other bytes than were sent"
-    if code in _DENIED or status in (401, 403):
-        return AccessDeniedError, "check the connection's keys and the bucket's policy"
     if code == "NoSuchBucket":
         return ConfigurationError, "create the bucket or correct the setting"
-    if code in _TRANSIENT or status == 429 or (status >= 500 and status != 501):
-        return StorageUnavailableError, ""
-    return ConfigurationError, message
+    kind = _room(error)
+    if kind is AccessDeniedError:
+        return kind, "check the connection's keys and the bucket's policy"
+    if kind is ConfigurationError:
+        return kind, message
+    return kind, "this machine's clock and the store's differ" if code in _SKEWED else ""
+
+
+def _room(error: ClientError) -> type[LivekitBackupError]:
+    """Return whether time, other rights or another setting would help."""
+    # The code goes before the status: a clock that is off is answered 403, a body that was cut short 400, and
+    # botocore makes a 500 of an error that came in a 200's body. A KMS' codes come with its name before them.
+    code, status = error_code(error).removeprefix("KMS."), error_status(error)
+    for codes, kind in (
+        (_TRANSIENT, StorageUnavailableError),
+        (_DENIED, AccessDeniedError),
+        (_CONFIGURATION, ConfigurationError),
+    ):
+        if code in codes:
+            return kind
+    if status in (401, 403):
+        return AccessDeniedError
+    if status in (408, 429) or (status >= 500 and status != 501):
+        return StorageUnavailableError
+    return ConfigurationError
 
 
 def _is_wrong_whole(error: ClientError, code: str, message: str) -> bool:

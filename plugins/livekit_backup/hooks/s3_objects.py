@@ -17,10 +17,12 @@ from livekit_backup.hooks.s3_errors import (
     ABSENT,
     error_code,
     error_status,
+    is_transient,
     source_changed,
     source_errors,
     store_errors,
 )
+from livekit_backup.hooks.s3_places import S3Place
 from livekit_backup.models.upload_options import MAX_TAGS, UploadOptions
 
 MAX_LEDGER_DOCUMENT_BYTES = 64 * 1024 * 1024
@@ -52,6 +54,10 @@ class S3Objects:
         """The arguments that every call has."""
         bucket, key = split_uri(uri)
         return {"Bucket": bucket, "Key": key, **self.options.for_call()}
+
+    def place_name(self) -> str:
+        """Return the endpoint that the connection leads to."""
+        return S3Place(self._client.meta.endpoint_url).name
 
     def uri_of(self, location: Location) -> str | None:
         """Return the ``s3://bucket/key`` that a plain location names in this store, or None where it is elsewhere.
@@ -163,9 +169,9 @@ class S3Objects:
                 tag_set = [{"Key": key, "Value": value} for key, value in merged.items()]
                 self._client.put_object_tagging(**self._at(uri), Tagging={"TagSet": tag_set})
             except ClientError as error:
-                if error_status(error) in (403, 405, 501):
-                    return False
-                raise
+                if error_status(error) not in (403, 405, 501) or is_transient(error):
+                    raise
+                return False
         return True
 
 

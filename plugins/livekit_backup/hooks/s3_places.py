@@ -38,6 +38,12 @@ class S3Place:
         """Whether it is AWS itself, also by a VPC endpoint."""
         return bool(_AWS_ENDPOINT.fullmatch(urlsplit(self.endpoint_url).hostname or ""))
 
+    @property
+    def name(self) -> str:
+        """The endpoint alone, without anything that could be a secret."""
+        scheme, host, port, path = _normal(self.endpoint_url)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
     def uri_of(self, location: Location) -> str | None:
         """Return the ``s3://bucket/key`` that a plain location names here, or None where it names something else."""
         if not location.is_plain or location.scheme not in _PORTS:
@@ -46,9 +52,11 @@ class S3Place:
         if not key or not _BUCKET.fullmatch(bucket) or self.bucket not in ("", bucket):
             return None
         try:
-            return f"s3://{bucket}/{unquote(key, errors='strict')}"
+            key = unquote(key, errors="strict")
         except UnicodeDecodeError:
             return None
+        # What stands between us and the store could take them for a way into another bucket.
+        return None if {".", ".."} & set(key.split("/")) else f"s3://{bucket}/{key}"
 
     def _on_aws(self, location: Location) -> tuple[str, str]:
         """Split a location into bucket and key, both empty where it is elsewhere."""

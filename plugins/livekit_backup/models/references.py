@@ -141,6 +141,12 @@ class OpenUpload(FrozenModel):
     """Bytes of the source."""
     part_size: int = 0
     """Bytes of every part but the last."""
+    with_crc64nvme: bool = True
+    """Parts have to come with one."""
+    mark: str = ""
+    """Stands in the object's metadata too: by it a landed object is known as this upload's."""
+    holder: str = ""
+    """Which try has it now: a zombie drops nothing that another has taken over."""
 
 
 class Upload(FrozenModel):
@@ -164,13 +170,17 @@ class Upload(FrozenModel):
     """Of the whole, base64; empty where it is not known."""
     etag: str = ""
     """What the warehouse's ETag must be by its ETags of the parts; empty where those are no MD5s."""
+    own_etag: str = ""
+    """The same by MD5s of ours; empty where none were needed."""
     computed_etags: tuple[str, ...] = ()
-    """ETags that these bytes have by S3's rules, computed while they passed."""
+    """What the source's ETag must be by its possible part sizes, computed while the bytes passed."""
     announced_size: int = 0
     """Bytes by the source's Content-Length."""
     source_etag: str = ""
     """As the source sent it, without quotes."""
     source_etag_by_warehouse: str = ""
     """What the source's ETag must be by the warehouse's own checksums of the parts; empty where they cannot tell."""
+    mark: str = ""
+    """Stands in the landed object's metadata."""
     source_etag_is_certain: bool = False
     """Whether another ETag proves wrong bytes; if not, the source's part size is only guessed."""

@@ -105,7 +105,7 @@ class DownloadFileOperator(FileOperator):
         from livekit_backup.core.http_source import HttpSource
         from livekit_backup.core.manifest_client import ManifestClient
 
-        def open_link() -> HttpSource:
+        def open_link() -> Source:
             with ManifestClient(settings.allowed_hosts) as client:
                 location = find_location(self.inbox_store(settings), file, client.fetch)
             return HttpSource(location, settings.allowed_hosts)
