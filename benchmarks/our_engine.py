@@ -52,7 +52,7 @@ def open_engine(abilities: StoreAbilities, wanted: frozenset[str] = ALL_CHECKS) 
 
 def abilities_of_sink() -> StoreAbilities:
     """What the discarding sink honours: everything, as ``transfers`` checks beforehand."""
-    found = {name: True for name in StoreAbilities.model_fields if name != "checked_at"}
+    found = {name: True for name, field in StoreAbilities.model_fields.items() if field.annotation is bool}
     return StoreAbilities(checked_at=datetime.now(UTC), **found)
 
 
