@@ -11,7 +11,6 @@ import pytest
 import urllib3
 
 from livekit_backup.core import http_source
-from livekit_backup.core.landing import land
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.statements import is_safe, render
 from livekit_backup.core.storage import split_uri
@@ -19,8 +18,8 @@ from livekit_backup.errors import SourceUnavailableError, TransferInterruptedErr
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import Outcome
-from livekit_backup.models.settings import Settings
 from livekit_backup.models.references import OpenUpload
+from livekit_backup.models.settings import Settings
 from livekit_backup.models.statement import Statement
 from livekit_backup.testing import FakeLiveKit, Fault
 

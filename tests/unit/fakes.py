@@ -85,6 +85,9 @@ class MemoryStore:
     def _crc64nvme(self, body: bytes) -> str:
         return crc64nvme_of(body) if self._keeps_crc64nvme else ""
 
+    def place_name(self) -> str:
+        return "memory://"
+
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         yield from sorted(uri for uri in self.objects if uri.startswith(prefix_uri))
 
@@ -184,7 +187,7 @@ def crc64nvme_of(body: bytes) -> str:
 
 def abilities(**found: bool) -> StoreAbilities:
     """Those of a store that honours everything, but for what is said."""
-    names = [name for name in StoreAbilities.model_fields if name != "checked_at"]
+    names = [name for name in StoreAbilities.model_fields if name not in ("checked_at", "store", "in_doubt")]
     return StoreAbilities(checked_at=datetime.now(UTC), **{**dict.fromkeys(names, True), **found})
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.file_links import find_location
-from livekit_backup.core.open_uploads import drop_open_uploads
 from livekit_backup.core.ledger import entry_for
+from livekit_backup.core.open_uploads import drop_open_uploads
 from livekit_backup.errors import (
     CorruptError,
     LandingConflictError,

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from livekit_backup.core.http_connections import (
     answer_of,
+    manifest_client,
     pool_for,
     proxied_scheme,
     refused_by_proxy,
+    resolver_for,
     why_unanswered,
 )
 from livekit_backup.core.locations import Location
@@ -146,8 +148,7 @@ def test_proxies_without_a_login(monkeypatch, value):
     assert (pool.connection_pool_kw["ssl_context"] is None) is not value.startswith("https")
 
 
-@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
-@pytest.mark.parametrize(
+BAD_PROXIES = pytest.mark.parametrize(
     ("value", "text"),
     [
         ("socks5://jo:hush@proxy:1080", "SOCKS"),
@@ -160,6 +161,11 @@ def test_proxies_without_a_login(monkeypatch, value):
         ("hu\x7fsh", "not the URL of an HTTP proxy"),
     ],
 )
+NAMES = pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+
+
+@NAMES
+@BAD_PROXIES
 def test_proxies_that_cannot_be_used(monkeypatch, name, value, text):
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=text) as caught:
@@ -170,10 +176,54 @@ def test_proxies_that_cannot_be_used(monkeypatch, name, value, text):
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_a_list_of_exceptions_that_cannot_be_read(monkeypatch):
+@NAMES
+@BAD_PROXIES
+def test_clients_that_cannot_be_made(monkeypatch, name, value, text):
+    monkeypatch.setenv(name, value)
+    if value == "http://jo:hush@":
+        manifest_client().close()
+        return
+    with pytest.raises(ConfigurationError, match=text) as caught:
+        manifest_client()
+    assert str(caught.value).startswith(f"{name} ")
+    assert str(caught.value).endswith("or remove it")
+    assert "hush" not in repr(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_client_that_cannot_be_made_for_an_unknown_reason(monkeypatch):
+    def fail(**_):
+        raise ValueError("hush")
+
+    monkeypatch.setattr(httpx, "Client", fail)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY or NO_PROXY cannot be used"):
+        manifest_client()
+
+
+@pytest.mark.parametrize("make", [lambda: pool_for(Location(signed("k"))), manifest_client], ids=["pool", "client"])
+def test_a_list_of_exceptions_that_cannot_be_read(monkeypatch, make):
     monkeypatch.setenv("NO_PROXY", "exa\x7fmple.com")
     with pytest.raises(ConfigurationError, match="NO_PROXY"):
-        pool_for(Location(signed("k")))
+        make()
+
+
+@pytest.mark.parametrize(("exceptions", "is_asked"), [("", False), (".amazonaws.com", True), ("acme.example", False)])
+def test_a_name_is_left_to_the_proxy(monkeypatch, exceptions, is_asked):
+    asked = []
+
+    def resolver(host, port):
+        asked.append(host)
+        return ["52.218.1.1"]
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.acme:3128")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    assert list(resolver_for(Location(signed("k")), resolver)(HOST, 443)) == (["52.218.1.1"] if is_asked else [])
+    assert asked == [HOST] * is_asked
+    assert list(resolver_for(Location("https://10.0.0.5/k"), resolver)("10.0.0.5", 443)) == ["10.0.0.5"]
+
+
+def test_without_a_proxy_names_are_looked_up():
+    assert resolver_for(Location(signed("k")), lambda host, port: [host])(HOST, 443) == [HOST]
 
 
 def test_a_location_that_is_no_url():
@@ -181,10 +231,11 @@ def test_a_location_that_is_no_url():
         pool_for(Location("https://acme.s3.amazonaws.com/\x7f?X-Amz-Signature=00ff"))
 
 
-def test_a_ca_bundle_that_is_not_there(monkeypatch):
+@pytest.mark.parametrize("make", [lambda: pool_for(Location(signed("k"))), manifest_client], ids=["pool", "client"])
+def test_a_ca_bundle_that_is_not_there(monkeypatch, make):
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE is no CA bundle that can be used: No such file"):
-        pool_for(Location(signed("k")))
+        make()
 
 
 @pytest.mark.parametrize("url", [signed("k"), "http://127.0.0.1:9/k"])

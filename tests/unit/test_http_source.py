@@ -276,10 +276,81 @@ def test_where_etags_are_digests(headers, is_digest):
 
 
 @pytest.mark.parametrize(
-    ("sent", "etag"), [(f'W/"{ETAG}"', ETAG), (ETAG, ETAG), (None, ""), (f' "{ETAG}-3" ', f"{ETAG}-3")]
+    ("sent", "etag"),
+    [
+        (f'W/"{ETAG}"', ""),
+        (f'w/"{ETAG}"', ""),
+        (ETAG, ETAG),
+        (None, ""),
+        (f' "{ETAG}-3" ', f"{ETAG}-3"),
+        ('"date:then"', ""),
+    ],
 )
 def test_etags_without_their_dress(sent, etag):
-    assert _source(_answer(ETag=sent)).open().etag == etag
+    body = _source(_answer(ETag=sent)).open()
+    assert (body.etag, body.is_versioned, body.version) == (etag, bool(etag), etag)
+    assert body.etag_is_digest is bool(etag)
+
+
+THEN = "Fri, 20 Nov 2026 20:43:42 GMT"
+
+
+@pytest.mark.parametrize(
+    ("etag", "date", "version"),
+    [
+        (f'"{ETAG}"', THEN, ETAG),
+        (f'W/"{ETAG}"', THEN, f"date:{THEN}"),
+        (None, f" {THEN} ", f"date:{THEN}"),
+        (None, THEN.replace(" 20:", "\r\n 20:"), f"date:{THEN}"),
+        (None, None, ""),
+        (None, "0", ""),
+        (None, "yesterday", ""),
+        (None, "Mon, 01 Jan 99999999999 00:00:00 GMT", ""),
+        (None, "Mon, 01 Jan 2024 00:00:00 +99999999999", ""),
+    ],
+)
+def test_what_names_a_version(etag, date, version):
+    assert _source(_answer(ETag=etag, Last_Modified=date)).open().version == version
+
+
+@pytest.mark.parametrize("etag", [None, f'W/"{ETAG}"', f'"{ETAG}"'])
+def test_a_version_that_is_named_by_its_date(etag):
+    source = _source(_answer(206, DATA[4:], Content_Range="bytes 4-9/10", ETag=etag, Last_Modified=THEN))
+    assert _read(source.open(4, etag=f"date:{THEN}")) == DATA[4:]
+    assert source._pool.asked[0][2]["headers"] == {
+        "Accept-Encoding": "identity",
+        "Range": "bytes=4-",
+        "If-Unmodified-Since": THEN,
+    }
+
+
+@pytest.mark.parametrize("date", [None, THEN.replace("42", "43")])
+@pytest.mark.parametrize("start", [0, 4])
+def test_another_date_is_another_version(date, start):
+    answer = _answer(206 if start else 200, DATA[start:], Content_Range="bytes 4-9/10", Last_Modified=date)
+    with pytest.raises(SourceChangedError, match="changed while it was read"):
+        _source(answer).open(start, etag=f"date:{THEN}")
+    assert answer.closed
+
+
+def test_an_etag_that_became_weak_is_another_version():
+    with pytest.raises(SourceChangedError, match="changed while it was read"):
+        _source(_answer(206, DATA[4:], Content_Range="bytes 4-9/10", ETag=f'W/"{ETAG}"')).open(4, etag=ETAG)
+
+
+def test_behind_a_proxy_no_name_is_looked_up(monkeypatch):
+    def resolver(host, port):
+        pytest.fail("resolved")
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.acme:3128")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    source = HttpSource(Location(signed("k.mp4").replace("20261120", "20990101")), ("*.amazonaws.com",), resolver)
+    source._pool = Pool(_answer())
+    assert _read(source.open()) == DATA
+    elsewhere = HttpSource(Location("https://10.0.0.5/k?Signature=s"), ("*.0.5",), resolver)
+    with pytest.raises(RefusedError, match="not a public address"):
+        elsewhere.open()
 
 
 class Clock:

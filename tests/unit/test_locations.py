@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livekit_backup.core.locations import Location, check_location, system_resolver
+from livekit_backup.core.locations import Location, check_location, literal_addresses, system_resolver
 from livekit_backup.errors import RefusedError, SourceUnavailableError
 
 PUBLIC, PRIVATE = "52.218.1.1", "10.0.0.5"
@@ -262,6 +263,34 @@ def test_without_a_signature_it_is_in_ones_own_bucket(query):
 
 def test_resolving_an_address_gives_it_back():
     assert system_resolver("127.0.0.1", 80) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("10.0.0.5", ["10.0.0.5"]),
+        ("127.1", ["127.0.0.1"]),
+        ("0x7f000001", ["127.0.0.1"]),
+        ("2130706433", ["127.0.0.1"]),
+        ("::1", ["::1"]),
+        ("b.s3.amazonaws.com", []),
+        ("localhost", []),
+    ],
+)
+def test_the_address_that_a_host_is(host, addresses):
+    assert literal_addresses(host, 443) == addresses
+
+
+@pytest.mark.parametrize("host", [f"{'a' * 64}.amazonaws.com", "a..amazonaws.com"])
+def test_a_name_that_cannot_be_one_is_no_fault_of_ours(host):
+    with contextlib.suppress(RefusedError):
+        check_location(Location(f"https://{host}/k"), DEFAULT, literal_addresses)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5", "10.5"])
+def test_a_private_address_is_refused_without_asking(host):
+    with pytest.raises(RefusedError, match="not a public address"):
+        check_location(Location(f"https://{host}/k"), ("*.5",), literal_addresses)
 
 
 @pytest.mark.parametrize(

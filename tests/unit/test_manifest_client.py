@@ -12,6 +12,7 @@ from livekit_backup.core.locations import Location
 from livekit_backup.core.manifest_client import ATTEMPTS, MAX_WAIT_SECONDS, ManifestClient
 from livekit_backup.errors import (
     AccessDeniedError,
+    ConfigurationError,
     LinkExpiredError,
     MissingError,
     RefusedError,
@@ -140,6 +141,26 @@ def test_a_url_that_httpx_cannot_use_is_refused():
     with pytest.raises(RefusedError, match="not a usable URL") as caught:
         Bench().fetch("https://livekit-egress.s3.amazonaws.com/a\x01b?Signature=secret")
     assert caught.value.__cause__ is None
+
+
+def test_an_environment_that_no_client_can_be_made_for(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://jo:hush@proxy")
+    monkeypatch.delenv("https_proxy", raising=False)
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY is not the URL of an HTTP proxy") as caught:
+        ManifestClient(())
+    assert "hush" not in repr(caught.value)
+
+
+def test_behind_a_proxy_no_name_is_looked_up(monkeypatch):
+    def resolver(host, port):
+        pytest.fail("resolved")
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.acme:3128")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    bench = Bench(_answer(200, MANIFEST))
+    bench.client._allowed_hosts, bench.client._resolver = ("*.amazonaws.com",), resolver
+    assert bench.fetch().files
 
 
 def test_the_manifest_of_20000_segments_fits():

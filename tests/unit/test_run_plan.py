@@ -10,8 +10,9 @@ import pytest
 from livekit_backup.core import run_plan
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.ledger import Ledger, entry_for
+from livekit_backup.core.locations import Location
 from livekit_backup.core.run_plan import account_for, plan_run
-from livekit_backup.errors import LinkExpiredError, SourceUnavailableError
+from livekit_backup.errors import LinkExpiredError, RefusedError, SourceUnavailableError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.manifest import Manifest
 from livekit_backup.models.outcome import Outcome
@@ -168,3 +169,17 @@ def test_over_the_limit_landed_files_make_room():
 
 def test_nothing_to_do():
     assert Bench().plan().to_recover == ()
+
+
+def test_behind_a_proxy_no_name_is_looked_up(monkeypatch):
+    def resolver(host, port):
+        pytest.fail("resolved")
+
+    monkeypatch.setattr(run_plan, "system_resolver", resolver)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.acme:3128")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    check = run_plan._location_check(Bench().settings)
+    check(Location(signed("k")))
+    with pytest.raises(RefusedError, match="not in allowed_hosts"):
+        check(Location("https://10.0.0.5/k"))

@@ -274,7 +274,7 @@ def test_the_whole_text():
         "NOT SAFE (1)\n"
         "  failed           59.1 MiB   2.5 h left  EG_1 · Room · dir/b.mp4\n"
         "                                          busy\n"
-        "                                          → mend what the reason says, then clear its download task\n"
+        "                                          → mend what the reason says, then clear its failed task\n"
         "\n"
         "SAFE (1)\n"
         "  landed                0 B               EG_1 · a.mp4\n"

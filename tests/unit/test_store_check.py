@@ -23,7 +23,7 @@ from livekit_backup.models.store_abilities import STORE_CHECK_LIFETIME, StoreAbi
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PROBES = "s3://bucket/warehouse/_probes"
-ABILITIES = [name for name in StoreAbilities.model_fields if name != "checked_at"]
+ABILITIES = [name for name in StoreAbilities.model_fields if name not in ("checked_at", "store", "in_doubt")]
 
 
 def _crc(data: bytes) -> str:
@@ -41,6 +41,9 @@ class PickyStore:
         self.calls = 0
         self.looks = True
         self._ids = itertools.count(1)
+
+    def place_name(self):
+        return "http://picky.acme:9000"
 
     def _called(self, method: str) -> None:
         self.calls += 1
@@ -114,7 +117,9 @@ class PickyStore:
 
 def test_a_store_that_can_do_everything():
     store = PickyStore()
-    assert check_store(store, PROBES, NOW) == StoreAbilities(checked_at=NOW, **dict.fromkeys(ABILITIES, True))
+    assert check_store(store, PROBES, NOW) == StoreAbilities(
+        checked_at=NOW, store="http://picky.acme:9000", **dict.fromkeys(ABILITIES, True)
+    )
 
 
 @pytest.mark.parametrize("lacks", ABILITIES)
@@ -136,7 +141,7 @@ def test_a_store_whose_condition_cannot_be_tried():
             store = PickyStore()
             for name in ("create_upload", "upload_part", "list_parts", "complete_upload", "head", "add_tags"):
                 setattr(self, name, getattr(store, name))
-            self.abort_upload, self.delete = store.abort_upload, store.delete
+            self.abort_upload, self.delete, self.place_name = store.abort_upload, store.delete, store.place_name
 
     assert not check_store(Plain(), PROBES, NOW).never_replaces
 
@@ -172,6 +177,74 @@ def test_a_completion_that_was_refused_and_made_the_object_all_the_same():
     assert not check_store(Liar(), PROBES, NOW).refuses_wrong_whole
 
 
+class Echo(PickyStore):
+    """Shows the checksum of the whole that it was told, and never looks at it."""
+
+    def complete_upload(self, uri, upload_id, parts, *, size, crc64nvme=""):
+        made = super().complete_upload(uri, upload_id, parts, size=size, crc64nvme=crc64nvme)
+        self.objects[uri] = (self.objects[uri][0], crc64nvme)
+        return made
+
+
+def test_a_checksum_that_is_only_an_echo_is_not_the_stores():
+    found = check_store(Echo("refuses_wrong_whole"), PROBES, NOW)
+    assert [name for name in ABILITIES if not getattr(found, name)] == ["refuses_wrong_whole", "gives_crc64nvme"]
+    assert not found.in_doubt
+
+
+def test_a_store_that_computes_the_checksum_by_itself_gives_it():
+    assert check_store(PickyStore("refuses_wrong_whole"), PROBES, NOW).gives_crc64nvme
+
+
+def test_where_nobody_saw_whose_checksum_it_is_it_is_nobodys():
+    class Away(PickyStore):
+        def head(self, uri):
+            if uri.endswith("-whole"):
+                raise AccessDeniedError("denied")
+            return super().head(uri)
+
+    found = check_store(Away(), PROBES, NOW)
+    assert not found.gives_crc64nvme
+    assert not found.refuses_wrong_whole
+
+
+class Hiccup(PickyStore):
+    """Answers 503 to one call."""
+
+    def __init__(self, method, call):
+        super().__init__()
+        self.method, self.left = method, call
+
+    def _called(self, method):
+        super()._called(method)
+        self.left -= method == self.method
+        if method == self.method and self.left == 0:
+            raise StorageUnavailableError("answered SlowDown")
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "absent"),
+    [
+        ("add_tags", 1, "tags"),
+        ("create_upload", 2, "accepts_crc64nvme"),
+        ("create_upload", 3, "refuses_wrong_whole"),
+        ("create_upload", 4, "never_replaces"),
+        ("complete_upload", 3, "refuses_wrong_whole"),
+        ("upload_part", 1, "refuses_wrong_md5"),
+        ("upload_part", 3, "refuses_wrong_crc64nvme"),
+    ],
+)
+def test_what_was_absent_since_the_store_was_away_is_in_doubt(method, call, absent):
+    found = check_store(Hiccup(method, call), PROBES, NOW)
+    assert not getattr(found, absent)
+    assert found.in_doubt
+    assert found.describe().endswith("; it did not always answer")
+
+
+def test_a_store_that_is_away_while_it_is_cleaned_up_is_not_in_doubt():
+    assert not check_store(PickyStore(fails={"delete": StorageUnavailableError("away")}), PROBES, NOW).in_doubt
+
+
 def test_two_checks_at_once_do_not_meet():
     store = PickyStore(fails={"delete": AccessDeniedError("denied")})
     check_store(store, PROBES, NOW)
@@ -195,9 +268,9 @@ def test_findings_grow_old(age, is_fresh):
 
 
 def test_findings_in_one_line():
-    found = StoreAbilities(checked_at=NOW, never_replaces=True, tags=True)
+    found = StoreAbilities(checked_at=NOW, store="https://s3.acme:443", never_replaces=True, tags=True)
     assert found.describe() == (
-        "the store: never_replaces, tags; not: accepts_crc64nvme, refuses_wrong_crc64nvme, refuses_wrong_md5, "
-        "refuses_wrong_whole, gives_crc64nvme, etags_are_md5"
+        "the store https://s3.acme:443: never_replaces, tags; not: accepts_crc64nvme, refuses_wrong_crc64nvme, "
+        "refuses_wrong_md5, refuses_wrong_whole, gives_crc64nvme, etags_are_md5"
     )
     assert StoreAbilities.model_validate_json(found.model_dump_json()) == found

@@ -13,22 +13,53 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Iterator
-from typing import cast
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 from urllib.request import getproxies
 
 import httpx
 import urllib3
 import urllib3.connection
 
-from livekit_backup.core.locations import Location
+from livekit_backup.core.locations import Location, Resolver, literal_addresses
 from livekit_backup.errors import ConfigurationError, LivekitBackupError, RefusedError, SourceUnavailableError
 
 KEPT_CONNECTIONS = 32
 """Idle ones that wait for the next range: as many as ranges are ever read side by side."""
+HEADERS_SECONDS = 30.0
+"""Then no further read begins; one that has begun ends by its own time-out."""
 
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _REFUSED_BY_PROXY = frozenset({"401", "403", "407"})
+
+
+class _BoundedAnswer(http.client.HTTPResponse):
+    """An answer, of a home or of a proxy, whose headers must be complete in time.
+
+    The time-out of a socket starts anew with every byte, and http.client reads on behind as many ``100 Continue``
+    as come. So the time is looked at before each read of the socket, until the headers are there.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._raw = self.fp.raw
+        read, until = self._raw.readinto, time.monotonic() + HEADERS_SECONDS
+
+        def read_in_time(view: Any) -> int | None:
+            if time.monotonic() > until:
+                raise TimeoutError("the headers took too long")
+            return read(view)
+
+        # On this one reader: a class of our own would cost a call for each 16 KiB of the body. A proxy's answer
+        # to CONNECT is read without begin(), and closed behind its headers.
+        self._raw.readinto = read_in_time  # type: ignore[method-assign]
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+        finally:
+            del self._raw.readinto
 
 
 class _KeepsAnswer(http.client.HTTPConnection):
@@ -37,6 +68,7 @@ class _KeepsAnswer(http.client.HTTPConnection):
     Stands behind urllib3's own connection classes, whose ``super().getresponse()`` ends up here.
     """
 
+    response_class = _BoundedAnswer
     answer: http.client.HTTPResponse
 
     def getresponse(self) -> http.client.HTTPResponse:
@@ -66,13 +98,35 @@ def pool_for(location: Location) -> urllib3.PoolManager:
     :raises RefusedError: the location is no usable URL.
     :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
     """
-    try:
-        proxied = proxied_scheme(httpx.URL(location.url))
-    except httpx.InvalidURL:
-        raise RefusedError(f"{location.name} is not a usable URL; the event or manifest is malformed") from None
+    proxied = _proxied_scheme_of(location)
     pool = _proxied(location, proxied) if proxied else _direct(location)
     pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
     return pool
+
+
+def manifest_client(**options: Any) -> httpx.Client:
+    """Make an httpx client, whose own errors about the environment may repeat a proxy's password.
+
+    :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
+    """
+    tls = _tls()
+    try:
+        return httpx.Client(verify=tls, **options)
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise _unusable_proxy() from None
+
+
+def resolver_for(location: Location, resolver: Resolver) -> Resolver:
+    """Return a resolver that leaves names to the proxy, where there is one: networks with one often have no other way.
+
+    Its errors are those of :func:`pool_for`.
+    """
+
+    def resolve(host: str, port: int) -> Iterable[str]:
+        # Only now, since most locations are refused or allowed without any address.
+        return literal_addresses(host, port) if _proxied_scheme_of(location) else resolver(host, port)
+
+    return resolve
 
 
 def answer_of(response: urllib3.BaseHTTPResponse) -> http.client.HTTPResponse:
@@ -121,6 +175,13 @@ def proxied_scheme(url: httpx.URL) -> str:
     return next((scheme for pattern, scheme in rules if _matches(pattern, url)), "")
 
 
+def _proxied_scheme_of(location: Location) -> str:
+    try:
+        return proxied_scheme(httpx.URL(location.url))
+    except httpx.InvalidURL:
+        raise RefusedError(f"{location.name} is not a usable URL; the event or manifest is malformed") from None
+
+
 def _variable(scheme: str) -> str:
     lower = f"{scheme}_proxy"
     return lower if os.environ.get(lower) else lower.upper()
@@ -163,7 +224,7 @@ def _direct(location: Location) -> urllib3.PoolManager:
 
 
 def _proxied(location: Location, scheme: str) -> urllib3.ProxyManager:
-    proxy = _proxy(location, scheme)
+    proxy = _proxy(scheme, f"add {location.host} to NO_PROXY")
     login = base64.b64encode(b":".join(proxy.raw_auth)).decode() if proxy.raw_auth else ""
     tls = _tls() if "https" in (location.scheme, proxy.url.scheme) else None
     return urllib3.ProxyManager(
@@ -177,9 +238,21 @@ def _proxied(location: Location, scheme: str) -> urllib3.ProxyManager:
     )
 
 
-def _proxy(location: Location, scheme: str) -> httpx.Proxy:
+def _unusable_proxy() -> ConfigurationError:
+    """Find the variable for which httpx made no client: it looks at all of them, whatever is to be fetched."""
+    try:
+        proxied_scheme(httpx.URL())
+        for scheme in ("http", "https", "all"):
+            if getproxies().get(scheme):
+                _proxy(scheme, "remove it")
+    except ConfigurationError as error:
+        return error
+    return ConfigurationError("a variable such as HTTPS_PROXY or NO_PROXY cannot be used")
+
+
+def _proxy(scheme: str, or_else: str) -> httpx.Proxy:
     value, variable = getproxies()[scheme], _variable(scheme)
-    remedy = f"set it to http://host:port, or add {location.host} to NO_PROXY"
+    remedy = f"set it to http://host:port, or {or_else}"
     # Neither the value nor httpx's words for it are shown: there can be a password in them.
     try:
         url = httpx.URL(value if "://" in value else f"http://{value}")

@@ -12,10 +12,17 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import urllib3
 
-from livekit_backup.core.http_connections import answer_of, pool_for, refused_by_proxy, why_unanswered
+from livekit_backup.core.http_connections import (
+    answer_of,
+    pool_for,
+    refused_by_proxy,
+    resolver_for,
+    why_unanswered,
+)
 from livekit_backup.core.locations import Location, Resolver, check_location, system_resolver
 from livekit_backup.core.redaction import redact_http_logs
 from livekit_backup.core.source_answers import error_for_answer, has_expired
@@ -37,6 +44,8 @@ RATE_WINDOW_SECONDS = 60.0
 """Seconds spent waiting for the source; what the caller does between two reads is not counted."""
 MINIMUM_RATE = 16 * 1024
 """Bytes/s over the window. A read time-out never fires on a drip, and at this rate a GiB takes 18 hours."""
+DATED = "date:"
+"""Before the date that names a version where no ETag does."""
 
 _TIMEOUT = urllib3.Timeout(connect=10.0, read=30.0)
 _ERROR_BODY_BYTES = 4096
@@ -63,13 +72,27 @@ class HttpBody:
         self.size = size
         """Bytes of the whole recording."""
         headers = response.headers
-        self.etag = headers.get("etag", "").strip().removeprefix("W/").strip('"')
-        self.etag_is_digest = not (
+        self.etag = _strong_etag(headers.get("etag", ""))
+        """Without quotes; empty where it is weak: such a one never matches, and need not change with the bytes."""
+        self.date = _date(headers.get("last-modified", ""))
+        """When it was last changed, as the source wrote it."""
+        self.version = self.etag or (self.date and f"{DATED}{self.date}")
+        """What :meth:`HttpSource.open` takes to get the same version again; empty where nothing names it."""
+        self.etag_is_digest = bool(self.etag) and not (
             headers.get("x-amz-server-side-encryption", "") in _UNPROVABLE
             or "x-amz-server-side-encryption-customer-algorithm" in headers
             or any(name.lower().startswith("x-goog-") for name in headers)
         )
         """False where the store's ETags are no digest of the bytes."""
+
+    @property
+    def is_versioned(self) -> bool:
+        """Whether a strong ETag names the version."""
+        return bool(self.etag)
+
+    def is_of(self, version: str) -> bool:
+        """Whether it is this version. One that was named by its date is known by it, also where an ETag came since."""
+        return version == (f"{DATED}{self.date}" if version.startswith(DATED) else self.etag)
 
     def readinto(self, view: memoryview) -> int:
         """Fill the beginning of a buffer with the next bytes; 0 at the end.
@@ -140,9 +163,10 @@ class HttpSource:
         return self._location.name
 
     def open(self, start: int = 0, stop: int | None = None, etag: str = "") -> HttpBody:
-        """Ask for the bytes from ``start`` to before ``stop``, of the version with this ETag where one is given.
+        """Ask for the bytes from ``start`` to before ``stop``, of this version where one is given.
 
         :param stop: None for the recording's end. From 0 to the end is a plain request, without a range.
+        :param etag: a body's :attr:`HttpBody.version`: its ETag, or its date behind ``date:``.
         :raises RefusedError: the location may not be fetched, or redirects.
         :raises LinkExpiredError, MissingError: no retry can help.
         :raises AccessDeniedError, ConfigurationError: a person has to mend the link, or the way to it.
@@ -152,12 +176,14 @@ class HttpSource:
         """
         if has_expired(self._location, datetime.now(UTC)):
             raise LinkExpiredError(f"{self.name}: the link expired {self._location.deadline:%Y-%m-%d %H:%M} UTC")
-        check_location(self._location, self._allowed_hosts, self._resolver)
+        check_location(self._location, self._allowed_hosts, resolver_for(self._location, self._resolver))
         pool = self._pool = self._pool or pool_for(self._location)
         headers = {"Accept-Encoding": "identity"}
         if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-            if etag:
+            if etag.startswith(DATED):
+                headers["If-Unmodified-Since"] = etag.removeprefix(DATED)
+            elif etag:
                 headers["If-Match"] = f'"{etag}"'
         try:
             response = pool.request(
@@ -203,7 +229,7 @@ class HttpSource:
         if size > MAX_SIZE:
             raise RefusedError(f"{self.name} announces {size:.3g} bytes, more than S3 stores in an object")
         body = HttpBody(self._location, response, length, size)
-        if etag and body.etag != etag:
+        if etag and not body.is_of(etag):
             raise SourceChangedError(f"{self.name} changed while it was read")
         return body
 
@@ -227,6 +253,21 @@ class HttpSource:
             raise SourceChangedError(f"{self.name} does not say which range it sent")
         first, last, size = (int(group) for group in match.groups())
         return first, last, size
+
+
+def _strong_etag(header: str) -> str:
+    header = header.strip()
+    # One that looks like our dates could not be told from them.
+    return "" if header[:2] in ("W/", "w/") or header.strip('"').startswith(DATED) else header.strip('"')
+
+
+def _date(header: str) -> str:
+    """Return a Last-Modified where it is a date: of other text servers make no condition."""
+    try:
+        parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return ""
+    return " ".join(header.split())
 
 
 def _length(response: urllib3.BaseHTTPResponse) -> int | None:

@@ -96,6 +96,15 @@ def system_resolver(host: str, port: int) -> list[str]:
     return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
 
 
+def literal_addresses(host: str, port: int) -> list[str]:
+    """Return the address that a host is in itself, however it is written; nothing for a name. Asks nobody."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return []
+    return [str(info[4][0]) for info in found]
+
+
 def check_location(location: Location, allowed_hosts: Iterable[str], resolver: Resolver = system_resolver) -> None:
     """Refuse a location that may not be fetched.
 
@@ -104,6 +113,7 @@ def check_location(location: Location, allowed_hosts: Iterable[str], resolver: R
     allowed by its full name may have a private address; one that only matches a pattern
     may not, since anybody can point a name of their own anywhere.
 
+    :param resolver: gives no address for a name that a proxy, and not this machine, resolves.
     :raises RefusedError: not http(s), not an allowed host, or a private address.
     :raises SourceUnavailableError: the name does not resolve now.
     """

@@ -19,6 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from livekit_backup.core.http_connections import manifest_client, resolver_for
 from livekit_backup.core.locations import Location, Resolver, check_location, system_resolver
 from livekit_backup.core.redaction import redact_http_logs
 from livekit_backup.core.source_answers import error_for_answer, has_expired
@@ -44,7 +45,10 @@ _TIMEOUT = httpx.Timeout(20.0, connect=10.0)
 
 
 class ManifestClient:
-    """Reads manifests over HTTP. Safe to share between threads."""
+    """Reads manifests over HTTP. Safe to share between threads.
+
+    :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,9 @@ class ManifestClient:
         self._allowed_hosts = allowed_hosts
         self._resolver = resolver
         self._first_wait = first_wait_seconds
-        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, headers={"Accept-Encoding": "identity"})
+        self._client = manifest_client(
+            timeout=_TIMEOUT, follow_redirects=False, headers={"Accept-Encoding": "identity"}
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +85,7 @@ class ManifestClient:
         """
         if has_expired(location, datetime.now(UTC)):
             raise LinkExpiredError(f"{location.name}: the link expired {location.deadline:%Y-%m-%d %H:%M} UTC")
-        check_location(location, self._allowed_hosts, self._resolver)
+        check_location(location, self._allowed_hosts, resolver_for(location, self._resolver))
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,

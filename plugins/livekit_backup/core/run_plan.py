@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from livekit_backup.core.http_connections import resolver_for
 from livekit_backup.core.inbox import load_backup_events
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.locations import Location, check_location, system_resolver
@@ -81,7 +82,7 @@ def account_for(plan: Plan, ledger: Ledger, attempt: Attempt) -> None:
 def _location_check(settings: Settings) -> Callable[[Location], None]:
     """A recording of 20,000 segments has one host: it is looked up once."""
     resolve = lru_cache(maxsize=256)(system_resolver)
-    return lambda location: check_location(location, settings.allowed_hosts, resolve)
+    return lambda location: check_location(location, settings.allowed_hosts, resolver_for(location, resolve))
 
 
 def _vanished(ref: BackupRef, reason: str, now: datetime) -> AccountedFile:

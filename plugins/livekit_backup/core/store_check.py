@@ -19,7 +19,7 @@ from awscrt import checksums
 
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.storage import ObjectHead, ObjectStore, join_uri
-from livekit_backup.errors import ChecksumMismatchError, LivekitBackupError
+from livekit_backup.errors import ChecksumMismatchError, LivekitBackupError, RetryableError
 from livekit_backup.models.store_abilities import StoreAbilities
 
 CONTENT_TYPE = "application/octet-stream"
@@ -55,15 +55,15 @@ def check_store(store: ObjectStore, probe_uri: str, now: datetime) -> StoreAbili
     """
     probe = _Probe(store, join_uri(probe_uri, uuid.uuid4().hex))
     try:
-        plain = probe.check_plain_upload()
-        abilities = StoreAbilities(
-            checked_at=now,
-            **plain,
+        found = {
+            **probe.check_plain_upload(),
             **probe.check_crc64nvme(),
-            refuses_wrong_whole=probe.refuses_wrong_whole(),
-            never_replaces=probe.never_replaces(),
-            tags=probe.has_tags(),
-        )
+            **probe.check_wrong_whole(),
+            "never_replaces": probe.never_replaces(),
+            "tags": probe.has_tags(),
+        }
+        found["gives_crc64nvme"] &= not found.pop("may_echo")
+        abilities = StoreAbilities(checked_at=now, store=store.place_name(), in_doubt=probe.in_doubt, **found)
     finally:
         probe.clean_up()
     log.info("%s", abilities.describe())
@@ -79,6 +79,8 @@ class _Probe:
         self._crc = f"{base_uri}-crc64nvme"
         self._whole = f"{base_uri}-whole"
         self._opened: list[tuple[str, str]] = []
+        self.in_doubt = False
+        """Whether something failed that another check may find to work."""
 
     def check_plain_upload(self) -> dict[str, bool]:
         """Upload as every store must be able to; wrong parts are sent on the way."""
@@ -107,16 +109,22 @@ class _Probe:
             found["gives_crc64nvme"] = head is not None and head.crc64nvme == _RIGHT_CRC64NVME
         return found
 
-    def refuses_wrong_whole(self) -> bool:
-        """Complete with a wrong CRC64NVME of the whole. What was refused must not be there either."""
+    def check_wrong_whole(self) -> dict[str, bool]:
+        """Complete with a wrong CRC64NVME of the whole. What was refused must not be there either.
+
+        Where it is there, HEAD may show what was sent: then it says nothing of the bytes.
+        """
+        found = {"refuses_wrong_whole": False, "may_echo": True}
         with self._untestable("a wrong CRC64NVME of the whole"):
             upload_id, _ = self._create(self._whole, crc64nvme=True)
             self._put(self._whole, upload_id, crc64nvme=_RIGHT_CRC64NVME)
-            return (
-                self._refuses(lambda: self._complete(self._store, self._whole, upload_id, crc64nvme=_WRONG_CRC64NVME))
-                and self._store.head(self._whole) is None
+            refuses = self._refuses(
+                lambda: self._complete(self._store, self._whole, upload_id, crc64nvme=_WRONG_CRC64NVME)
             )
-        return False
+            head = self._store.head(self._whole)
+            found["refuses_wrong_whole"] = refuses and head is None
+            found["may_echo"] = head is not None and head.crc64nvme == _WRONG_CRC64NVME
+        return found
 
     def never_replaces(self) -> bool:
         """Complete a second upload where the first one's object is, on the store's condition alone."""
@@ -166,15 +174,17 @@ class _Probe:
         except ChecksumMismatchError:
             return True
         except LivekitBackupError as error:
+            self.in_doubt |= isinstance(error, RetryableError)
             log.info("a wrong checksum was answered otherwise: %s", error)
         return False
 
     @contextlib.contextmanager
     def _untestable(self, what: str) -> Iterator[None]:
-        """Let an ability whose test fails count as absent."""
+        """Let an ability whose test fails count as absent, for some time at least."""
         try:
             yield
         except (LivekitBackupError, FileNotFoundError) as error:
+            self.in_doubt |= isinstance(error, RetryableError)
             log.info("the store's way with %s could not be tested: %s", what, error)
 
 

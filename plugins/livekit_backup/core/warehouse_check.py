@@ -1,4 +1,4 @@
-"""What the warehouse's store honours: looked up in the ledger, found out once a week."""
+"""What the warehouse's store honours: looked up in the ledger, found out once a week, and for another store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def warehouse_abilities(settings: Settings, store: ObjectStore, ledger: Ledger, 
     """
     bucket = split_uri(settings.warehouse)[0]
     known = ledger.read_abilities(bucket)
-    if known and known.is_fresh(now):
+    # A warehouse that was copied elsewhere, or a connection that was changed, brings the findings of another store.
+    if known and known.store == store.place_name() and known.is_fresh(now):
         return known
     found = check_store(store, join_uri(settings.warehouse, PROBES), now)
     ledger.write_abilities(bucket, found)

@@ -81,8 +81,8 @@ _DENIED = frozenset(
         "UserSuspended",
     }
 )
-_CONFIGURATION = frozenset({"InvalidObjectState", "KMSInvalidStateException", "MethodNotAllowed", "QuotaExceeded"})
-"""Those that can come with a status that says otherwise: an archived object's is 403, and so is a full bucket's."""
+_CONFIGURATION = frozenset({"InvalidObjectState", "QuotaExceeded"})
+"""An archived object, and a bucket that is full: their status is 403."""
 
 
 @contextlib.contextmanager
