@@ -97,8 +97,9 @@ def any_client(any_s3: S3Endpoint) -> Any:
 @pytest.fixture(scope="session")
 def any_abilities(any_store: S3ObjectStore, any_client: Any) -> StoreAbilities:
     """What each server honours."""
-    any_client.create_bucket(Bucket="any-abilities")
-    return check_store(any_store, "s3://any-abilities/probes", datetime.now(UTC))
+    name = f"any-abilities-{uuid.uuid4().hex[:12]}"
+    any_client.create_bucket(Bucket=name)
+    return check_store(any_store, f"s3://{name}/probes", datetime.now(UTC))
 
 
 @pytest.fixture

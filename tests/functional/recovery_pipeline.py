@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from livekit_backup.core.downloading import Download
-from livekit_backup.core.file_upload import FileUpload
 from livekit_backup.core.file_links import RenewedSource, find_location
+from livekit_backup.core.file_upload import FileUpload
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.landing import land
@@ -26,7 +27,7 @@ from livekit_backup.core.windows import inbox_prefixes
 from livekit_backup.errors import LivekitBackupError
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
-from livekit_backup.models.references import Intake, OpenUpload, Plan, RecordingFile, Upload
+from livekit_backup.models.references import BackupRef, EventRef, Intake, OpenUpload, Plan, RecordingFile, Upload
 from livekit_backup.models.settings import Settings
 from livekit_backup.models.statement import Statement
 from livekit_backup.models.store_abilities import StoreAbilities
@@ -36,6 +37,8 @@ from livekit_backup.testing.embedded_localstack import EmbeddedLocalStack
 from livekit_backup.testing.s3_endpoint import S3Endpoint
 
 MIB = 1024 * 1024
+SOCKETS = sum(int(Path("/proc/sys/net/ipv4", name).read_text().split()[2]) for name in ("tcp_rmem", "tcp_wmem"))
+"""Bytes that both ends of a connection may hold at most."""
 ATTEMPT = Attempt(dag_id="d", run_id="r1")
 
 
@@ -54,7 +57,10 @@ class Place:
 
     def sha256(self, uri: str) -> str:
         bucket, key = split_uri(uri)
-        return hashlib.sha256(self.client.get_object(Bucket=bucket, Key=key)["Body"].read()).hexdigest()
+        digest = hashlib.sha256()
+        for chunk in self.client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(MIB):
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def head(self, uri: str) -> dict[str, Any]:
         bucket, key = split_uri(uri)
@@ -99,6 +105,7 @@ class Pipeline:
         self.store, self.ledger, self.settings, self.livekit = store, ledger, settings, livekit
         self.attempt = ATTEMPT
         self.streams = 1
+        self.known_abilities: StoreAbilities | None = None
         self.primary: S3ObjectStore | None = None
         self.find_primary: FindPrimary = lambda _: None
         self.streamed_from_primary = 0
@@ -139,10 +146,12 @@ class Pipeline:
         return plan
 
     def planned(self, recording: Recording) -> RecordingFile:
-        """The one file of a recording, as its two tasks get it."""
-        self.store_event(recording.event())
-        files = self.plan(self.ingest()).to_recover
-        (file,) = [file for file in files if file.egress_id == recording.egress_id]
+        """The one file of a recording, as its two tasks get it; the inbox is not searched for its event."""
+        event = recording.event()
+        at = EventRef(uri=f"{self.settings.inbox}/{self.store_event(event)}", position=0)
+        run = int(event["egressInfo"]["startedAt"])
+        backup = BackupRef(egress_id=recording.egress_id, run=run, events=(at,))
+        (file,) = self.plan(Intake(backups=(backup,))).to_recover
         return file
 
     def source(self, file: RecordingFile) -> Source:
@@ -174,7 +183,7 @@ class Pipeline:
         return land(file, upload, self.store, self.ledger, self.attempt, self.abilities())
 
     def abilities(self) -> StoreAbilities:
-        return warehouse_abilities(self.settings, self.store, self.ledger, datetime.now(UTC))
+        return self.known_abilities or warehouse_abilities(self.settings, self.store, self.ledger, datetime.now(UTC))
 
     def recover(self, file: RecordingFile) -> None:
         try:
@@ -192,13 +201,13 @@ class Pipeline:
 
 
 def pipeline_at(place: Place, store: S3ObjectStore, abilities: StoreAbilities, livekit: FakeLiveKit) -> Pipeline:
-    """A pipeline whose inbox, warehouse and ledger lie in a place; its ledger knows what the server can do."""
+    """A pipeline whose inbox, warehouse and ledger lie in a place; what its server can do is known."""
     settings = Settings(
         inbox=f"s3://{place.bucket}/inbox",
         warehouse=f"s3://{place.bucket}/warehouse",
         ledger=f"s3://{place.bucket}/warehouse/_livekit_backup",
         allowed_hosts=(livekit.base_url.partition("://")[2], "*.amazonaws.com"),
     )
-    ledger = Ledger(store, settings.ledger)
-    ledger.write_abilities(place.bucket, abilities)
-    return Pipeline(store, ledger, settings, livekit)
+    pipeline = Pipeline(store, Ledger(store, settings.ledger), settings, livekit)
+    pipeline.known_abilities = abilities
+    return pipeline

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
+import datetime as dt
 import json
 import logging
+import socket
+import struct
 import threading
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +38,7 @@ AT = {"Bucket": "bucket", "Key": "some folder/ünï+%20 #?.mp4", "UploadId": "U+
 CRC = {"ChecksumAlgorithm": "CRC64NVME", "ChecksumCRC64NVME": "AAAAAAAAAAA="}
 MD5 = {"ContentMD5": "hBotaJrYa9FhFEdFPCLG/A=="}
 BODY = memoryview(bytes(range(256)) * 64)
-NOW = datetime.datetime(2026, 11, 23, 8, 30, tzinfo=datetime.UTC)
+NOW = dt.datetime(2026, 11, 23, 8, 30, tzinfo=dt.UTC)
 
 
 class Session:
@@ -132,8 +136,11 @@ CONNECTIONS = {
 @pytest.mark.parametrize("owner", [{}, {"ExpectedBucketOwner": "012345678901", "RequestPayer": "requester"}])
 def test_it_sends_what_boto_sends(connect, session, monkeypatch, extra, checks, owner):
     for module in (botocore.auth, botocore.crt.auth):
-        monkeypatch.setattr(module, "get_current_datetime", lambda remove_tzinfo=True: NOW.replace(tzinfo=None if remove_tzinfo else datetime.UTC))
-    monkeypatch.setattr("botocore.compat.get_current_datetime", lambda remove_tzinfo=True: NOW)
+        monkeypatch.setattr(
+            module,
+            "get_current_datetime",
+            lambda remove_tzinfo=True: NOW.replace(tzinfo=None if remove_tzinfo else dt.UTC),
+        )
     monkeypatch.setattr("botocore.auth.formatdate", lambda usegmt: "Mon, 23 Nov 2026 08:30:00 GMT")
     client = connect(session, **extra)
     at = AT | owner
@@ -147,8 +154,13 @@ def test_it_sends_what_boto_sends(connect, session, monkeypatch, extra, checks, 
         # What only boto can send, it sends.
         assert _headers(ours)["expect"] == "100-continue"
     else:
-        assert ours.body is BODY
+        assert _is_view(ours.body)
         assert "expect" not in _headers(ours)
+
+
+def _is_view(body: Any, whole: memoryview = BODY) -> bool:
+    """Whether a body is the part, and no copy of it."""
+    return b"".join(body) == whole and all(view.obj is whole.obj for view in body)
 
 
 def _stable(request: Any) -> dict[str, str]:
@@ -202,7 +214,7 @@ def test_what_passes_is_sent_again(sender, session, status, code):
     session.then(status, code)
     assert send(sender) == "e"
     assert len(session.requests) == 2
-    assert all(request.body is BODY for request in session.requests)
+    assert all(_is_view(request.body) for request in session.requests)
     # A store that refuses and closes is only heard if it is asked before.
     assert session.header("expect") == [None, "100-continue"]
 
@@ -293,7 +305,7 @@ def test_a_bucket_in_another_region_is_found_by_boto(sender, session):
     assert send(sender) == "e"
     assert send(sender) == "e"
     assert ["us-west-2" in request.url for request in session.requests] == [False, False, True, True]
-    assert session.requests[-1].body is BODY
+    assert _is_view(session.requests[-1].body)
 
 
 def test_without_keys(sender, client):
@@ -322,11 +334,17 @@ def test_no_signature_in_logs_and_texts(sender, session, caplog):
     session.then(403, "AccessDenied")
     with pytest.raises(AccessDeniedError) as caught:
         send(sender)
-    text = "".join(traceback.format_exception(caught.value)) + "".join(record.getMessage() for record in caplog.records if record.name.startswith(("livekit_backup", "urllib3", "botocore.http")))
+    text = "".join(traceback.format_exception(caught.value)) + "".join(
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith(("livekit_backup", "urllib3", "botocore.http"))
+    )
     for secret in session.header("authorization"):
         assert secret and secret.rpartition("=")[2] not in text
     assert "Signature=" not in "".join(request.url for request in session.requests)
-    assert [record.levelname for record in caplog.records if record.name.startswith("livekit_backup")] == ["WARNING"] * 2
+    assert [record.levelname for record in caplog.records if record.name.startswith("livekit_backup")] == [
+        "WARNING"
+    ] * 2
 
 
 class _Server(ThreadingHTTPServer):
@@ -334,6 +352,7 @@ class _Server(ThreadingHTTPServer):
     connections = 0
     seen: list[int]
     refuses = False
+    seconds_a_mib = 0.0
 
     def get_request(self):
         self.connections += 1
@@ -346,12 +365,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         if self.server.refuses:
-            self._say(403, b"<Error><Code>AccessDenied</Code><Message>m</Message></Error>")
             self.close_connection = True
+            if "Expect" not in self.headers:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                return
+            self._say(403, b"<Error><Code>AccessDenied</Code><Message>m</Message></Error>")
+            self.connection.settimeout(0.3)
+            with contextlib.suppress(TimeoutError):
+                self.server.seen.append(len(self.rfile.read1(10)))
             return
         length = int(self.headers["Content-Length"])
         while length:
-            length -= len(self.rfile.read(min(length, 65536)))
+            length -= len(self.rfile.read(min(length, 1024 * 1024)))
+            time.sleep(self.server.seconds_a_mib)
         self.server.seen.append(length)
         self._say(200, b"x" * 100_000)
 
@@ -401,5 +428,15 @@ def test_a_store_that_refuses_and_closes_is_heard(real_sender, server):
     server.refuses = True
     with pytest.raises(AccessDeniedError, match="AccessDenied"):
         send(real_sender, body=memoryview(bytes(16 * 1024 * 1024)))
+    # It is asked before the bytes go out again.
+    assert sum(server.seen) == 0
 
 
+def test_a_part_may_take_longer_than_the_time_out(connect, server, caplog):
+    client = connect(
+        endpoint_url=f"http://127.0.0.1:{server.server_port}", config_kwargs={"connect_timeout": 1, "read_timeout": 1}
+    )
+    server.seconds_a_mib = 0.15
+    assert send(PartSender(client), body=memoryview(bytes(20 * 1024 * 1024))) == "e"
+    assert "sent again" not in caplog.text
+    client.close()

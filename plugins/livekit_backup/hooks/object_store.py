@@ -7,6 +7,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -14,7 +15,6 @@ from botocore.exceptions import ClientError
 
 from livekit_backup.core.storage import NewUpload, UploadedPart, split_uri
 from livekit_backup.errors import UploadGoneError
-from livekit_backup.hooks.s3_bodies import PartBody
 from livekit_backup.hooks.s3_errors import (
     ABSENT,
     CONFLICT,
@@ -24,6 +24,7 @@ from livekit_backup.hooks.s3_errors import (
     store_errors,
 )
 from livekit_backup.hooks.s3_objects import S3Objects, byte_range, has_md5_etag
+from livekit_backup.hooks.s3_parts import PartSender
 from livekit_backup.models.upload_options import UploadOptions
 
 log = logging.getLogger(__name__)
@@ -82,16 +83,11 @@ class S3ObjectStore(S3Objects):
             checks |= {"ChecksumAlgorithm": "CRC64NVME", "ChecksumCRC64NVME": crc64nvme}
         if md5:
             checks["ContentMD5"] = base64.b64encode(md5).decode()
-        with store_errors(uri):
-            answer = self._client.upload_part(
-                **self._at(uri),
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=PartBody(body),
-                ContentLength=len(body),
-                **checks,
-            )
-        return str(answer["ETag"]).strip('"')
+        return self._parts.send(uri, number, body, {**self._at(uri), "UploadId": upload_id}, checks)
+
+    @cached_property
+    def _parts(self) -> PartSender:
+        return PartSender(self._client)
 
     def copy_part(self, uri: str, upload_id: str, number: int, source_uri: str, span: range, etag: str) -> str:
         """Let the store copy these bytes of another of its objects, of this ETag, into a part; return the part's ETag.

@@ -12,12 +12,8 @@ from livekit_backup.hooks.s3_errors import store_errors
 class PartBody:
     """A read-only file over a part, whose reads are views: a ``BytesIO`` would copy the whole part first.
 
-    boto measures it and, before it sends a request again, rewinds it.
-
-    CPU seconds a GiB over TLS in parts of 5 and 16 MiB (medians of 21 alternating rounds on two shared cores): 0.99
-    and 0.68; with a ``BytesIO`` 1.06 and 0.77; with blocks of 1 MiB, whatever fewer bytes were asked for, 0.96 and
-    0.66; presigned and sent by urllib3 alone 0.76 and 0.60. boto takes 0.8 ms a request, and for that it sends
-    again what failed and renews keys, so the request stays its own.
+    boto measures it, signs it where the connection asks for that, and rewinds it before it sends a request again;
+    most parts are sent without it, by :mod:`livekit_backup.hooks.s3_parts`, which takes less CPU.
     """
 
     def __init__(self, part: memoryview) -> None:
