@@ -22,7 +22,7 @@ from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
 from table import Table
 
-GOAL_MIB = 150
+GOAL_MIB = 128
 MIB = 1024 * 1024
 SIZES = (1 * MIB, 256 * MIB, 5 * 1024 * MIB)
 ROOT = Path(__file__).resolve().parent.parent
