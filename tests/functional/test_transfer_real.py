@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -25,8 +26,10 @@ from livekit_backup.core.locations import Location
 from livekit_backup.core.resuming_reader import FRUITLESS_RESUMES
 from livekit_backup.core.statements import is_safe
 from livekit_backup.core.storage import split_uri
+from livekit_backup.core.store_check import check_store
 from livekit_backup.errors import (
     CorruptError,
+    LandingConflictError,
     LinkExpiredError,
     LivekitBackupError,
     MissingError,
@@ -47,6 +50,7 @@ from livekit_backup.testing import FakeLiveKit, Fault, Recording, SyntheticBytes
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
 from livekit_backup.testing.synthetic_bytes import LiteralBytes
 
+from ..conftest import ROOT
 from .recovery_pipeline import ATTEMPT, MIB, SOCKETS, Pipeline, Place, pipeline_at, ranges_of, requests_for
 
 PART = 5 * MIB
@@ -55,7 +59,9 @@ LONG = 12 * MIB + 17
 """Three parts of LiveKit's."""
 NO_SIZE = "event_size: the event names no size for this file"
 
-on_swift = pytest.mark.parametrize("any_s3", ["swift"], indirect=True)
+QUICKER = "localstack" if (ROOT / ".embedded-s3" / "localstack-venv").is_dir() else "swift"
+"""The server that answers in a third of the time, where it is installed."""
+on_one_server = pytest.mark.parametrize("any_s3", [QUICKER], indirect=True)
 """For what the source does: the server it lands on makes no difference."""
 
 
@@ -246,6 +252,14 @@ def test_a_warehouse_that_was_found_to_lack_something_is_not_counted_on_for_it(
         assert bool(place.tags(entry.landed_uri)) is ("tags" not in lacks)
 
 
+@pytest.mark.xfail(strict=True, reason="S3ObjectStore sends the probes' wrong parts again, and warns of each")
+def test_trying_the_store_out_warns_of_no_part_that_is_wrong_on_purpose(
+    place: Place, any_store: S3ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_store(any_store, f"s3://{place.bucket}/probes", datetime.now(UTC))
+    assert "is sent again" not in caplog.text
+
+
 # --- a wrong byte never lands --------------------------------------------------------------
 
 
@@ -270,7 +284,7 @@ def test_a_wrong_byte_of_livekits_never_lands(
     [(3 * MIB, None), (LONG, None), (20 * MIB, 8 * MIB), (20 * MIB, 0)],
     ids=["one PUT", "parts", "parts of 8 MiB", "a large PUT"],
 )
-@on_swift
+@on_one_server
 def test_a_wrong_byte_on_the_way_is_fetched_again(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, size: int, written: int | None
 ) -> None:
@@ -286,7 +300,7 @@ def test_a_wrong_byte_on_the_way_is_fetched_again(
 @pytest.mark.parametrize(
     ("size", "written"), [(9 * MIB, 8 * MIB), (20 * MIB, 0), (3 * MIB, 8 * MIB)], ids=["8 MiB", "a large PUT", "a part"]
 )
-@on_swift
+@on_one_server
 def test_nor_another_writers_where_its_part_size_is_certain_or_could_be_livekits(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, size: int, written: int
 ) -> None:
@@ -406,7 +420,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize(("faults", "starts", "twice"), RESUMED.values(), ids=RESUMED)
-@on_swift
+@on_one_server
 def test_a_body_that_breaks_is_read_on_or_anew_and_lands(
     any_pipeline: Pipeline,
     place: Place,
@@ -434,7 +448,7 @@ def test_a_body_that_breaks_is_read_on_or_anew_and_lands(
     assert 0 <= livekit.bytes_sent(recording) - LONG <= twice + held
 
 
-@on_swift
+@on_one_server
 def test_a_reset_loses_no_more_than_what_was_on_its_way(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:
@@ -469,7 +483,7 @@ def test_what_came_before_a_stall_is_handed_over(livekit: FakeLiveKit, hurry: Ca
     assert got == 11_000
 
 
-@on_swift
+@on_one_server
 def test_a_drip_is_noticed_and_read_on(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, hurry: Callable[..., None]
 ) -> None:
@@ -496,7 +510,7 @@ def test_a_drip_is_noticed_and_read_on(
     ],
     ids=["chunked and cut", "chunked", "cut without a length", "gzip", "a web page", "500"],
 )
-@on_swift
+@on_one_server
 def test_an_answer_that_cannot_be_used_is_left_to_the_next_try(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, fault: Fault, details: dict[str, Any]
 ) -> None:
@@ -522,7 +536,7 @@ GIVEN_UP = {
 
 
 @pytest.mark.parametrize(("fault", "details", "error"), GIVEN_UP.values(), ids=GIVEN_UP)
-@on_swift
+@on_one_server
 def test_what_stays_broken_in_the_middle_is_given_up_and_the_next_try_reads_the_rest(
     any_pipeline: Pipeline,
     place: Place,
@@ -561,7 +575,7 @@ ENDED = {
 
 @pytest.mark.parametrize("in_the_middle", [False, True], ids=["at once", "in the middle"])
 @pytest.mark.parametrize(("fault", "error", "outcome", "asked"), ENDED.values(), ids=ENDED)
-@on_swift
+@on_one_server
 def test_what_no_try_can_mend_leaves_nothing(
     any_pipeline: Pipeline,
     place: Place,
@@ -585,7 +599,7 @@ def test_what_no_try_can_mend_leaves_nothing(
     _land_nothing(place)
 
 
-@on_swift
+@on_one_server
 def test_a_source_that_changes_again_and_again_is_given_up_and_never_mixed(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:
@@ -600,7 +614,7 @@ def test_a_source_that_changes_again_and_again_is_given_up_and_never_mixed(
 
 
 @pytest.mark.parametrize("size", [LONG, LONG - 1, LONG + 1, 3 * MIB], ids=["same", "shorter", "longer", "one PUT"])
-@on_swift
+@on_one_server
 def test_a_recording_that_is_replaced_while_it_is_read_is_read_anew(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, size: int
 ) -> None:
@@ -643,10 +657,12 @@ def _on_request(livekit: FakeLiveKit, recording: Recording, nth: int, act: Calla
     stored.next_breakage = watched
 
 
-@pytest.mark.parametrize("fault", [Fault.EXPIRED, Fault.NOT_FOUND])
-@on_swift
+@pytest.mark.parametrize(
+    "fault", [None, Fault.EXPIRED, Fault.NOT_FOUND], ids=["a fresh one", "a dead one", "one to nothing"]
+)
+@on_one_server
 def test_a_link_that_dies_in_the_middle_is_read_again_from_the_manifest(
-    any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, fault: Fault
+    any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, fault: Fault | None
 ) -> None:
     recording = _record(livekit, LONG)
     _break(livekit, recording, CUT)
@@ -654,10 +670,11 @@ def test_a_link_that_dies_in_the_middle_is_read_again_from_the_manifest(
     file = any_pipeline.planned(recording)
     fresh = livekit.record_file(file.filename, size=LONG, key="signed/anew.mp4", egress_id=recording.egress_id)
     _on_request(livekit, recording, 2, lambda: _list_in_manifest(recording, fresh))
-    if fault is Fault.NOT_FOUND:
-        livekit.break_(fresh, Fault.NOT_FOUND)
-        with pytest.raises(MissingError):
+    if fault:
+        livekit.break_(fresh, fault)
+        with pytest.raises(LinkExpiredError if fault is Fault.EXPIRED else MissingError):
             any_pipeline.download(file)
+        assert len(requests_for(livekit, fresh)) == 1
         _land_nothing(place)
         return
     upload = any_pipeline.download(file)
@@ -673,7 +690,7 @@ def _list_in_manifest(recording: Recording, fresh: Recording) -> None:
     vars(recording.manifest_object).pop("etag", None)
 
 
-@on_swift
+@on_one_server
 def test_a_fresh_link_to_another_recording_is_never_mixed_in(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:
@@ -795,8 +812,32 @@ def test_the_report_drops_what_is_left_open_and_a_later_try_begins_anew(given_up
     given_up.lands_right(upload)
 
 
+def test_the_report_keeps_a_whole_recording_that_failed_to_land_and_it_lands_though_its_link_is_dead(
+    given_up: GivenUp, livekit: FakeLiveKit
+) -> None:
+    upload = given_up.try_again()
+    (line,) = given_up.pipeline.statement().lines
+    assert line.outcome is Outcome.FAILED
+    assert given_up.place.open_uploads() == [upload.upload_id]
+    livekit.break_(given_up.recording, Fault.EXPIRED)
+    given_up.lands_right(upload)
+
+
+def test_other_content_at_the_landing_key_leaves_the_recording_up(given_up: GivenUp, livekit: FakeLiveKit) -> None:
+    upload = given_up.try_again()
+    bucket, key = split_uri(given_up.file.landing_uri)
+    given_up.place.client.put_object(Bucket=bucket, Key=key, Body=b"someone else's")
+    with pytest.raises(LandingConflictError):
+        given_up.pipeline.land(given_up.file, upload)
+    assert given_up.place.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"someone else's"
+    assert given_up.place.open_uploads() == [upload.upload_id]
+    given_up.place.client.delete_object(Bucket=bucket, Key=key)
+    livekit.break_(given_up.recording, Fault.EXPIRED)
+    given_up.lands_right(upload)
+
+
 @pytest.mark.parametrize("size", [FOUR, FOUR + 1, FOUR // 2], ids=["same", "longer", "as far as it came"])
-@on_swift
+@on_one_server
 def test_a_recording_that_was_replaced_meanwhile_is_read_anew(given_up: GivenUp, size: int) -> None:
     _replace(given_up.recording, size)
     upload = given_up.try_again()
@@ -825,7 +866,7 @@ def test_a_wrong_part_of_a_stranger_is_never_trusted(
     given_up.lands_right(upload)
 
 
-@on_swift
+@on_one_server
 def test_a_wrong_byte_in_the_rest_is_fetched_again_with_all_before_it(given_up: GivenUp, livekit: FakeLiveKit) -> None:
     livekit.break_(given_up.recording, Fault.WRONG_BYTES, at=FOUR - 1, times=1)
     upload = given_up.try_again()
@@ -833,7 +874,7 @@ def test_a_wrong_byte_in_the_rest_is_fetched_again_with_all_before_it(given_up: 
     given_up.lands_right(upload)
 
 
-@on_swift
+@on_one_server
 def test_a_wrong_byte_that_stays_in_the_rest_never_lands(given_up: GivenUp, livekit: FakeLiveKit) -> None:
     livekit.break_(given_up.recording, Fault.WRONG_BYTES, at=FOUR - 1)
     with pytest.raises(CorruptError, match="LiveKit's storage says"):
@@ -842,7 +883,7 @@ def test_a_wrong_byte_that_stays_in_the_rest_never_lands(given_up: GivenUp, live
     _land_nothing(given_up.place)
 
 
-@on_swift
+@on_one_server
 def test_a_wrong_part_behind_a_gap_is_replaced(given_up: GivenUp) -> None:
     _put_foreign_part(given_up.place, given_up.opened, 4, os.urandom(PART))
     upload = given_up.try_again()
@@ -850,7 +891,7 @@ def test_a_wrong_part_behind_a_gap_is_replaced(given_up: GivenUp) -> None:
     given_up.lands_right(upload)
 
 
-@on_swift
+@on_one_server
 def test_a_part_too_many_does_not_land_and_the_next_try_begins_anew(given_up: GivenUp) -> None:
     _put_foreign_part(given_up.place, given_up.opened, 5, b"too many")
     with pytest.raises(UploadLostError, match="in 5 parts"):
@@ -949,28 +990,47 @@ def test_an_upload_that_nobody_noted_is_dropped_when_its_file_lands(
     _lands_right(place, recording, any_pipeline.land(file, any_pipeline.download(file)))
 
 
-def test_two_runs_at_once_land_one_object(any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit) -> None:
+def test_two_runs_that_download_at_once_land_one_object(
+    any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
+) -> None:
+    """They land one after the other: of two completions at the same instant, both servers let both win."""
     recording = _record(livekit, LONG)
     file = any_pipeline.planned(recording)
     other = pipeline_at(place, any_pipeline.store, any_pipeline.abilities(), livekit)
     other.attempt = OTHER_RUN
-    together = threading.Barrier(2, timeout=60)
-
-    def recover(pipeline: Pipeline) -> LedgerEntry:
-        upload = pipeline.download(file)
-        together.wait()
-        return pipeline.land(file, upload)
-
     with ThreadPoolExecutor(2) as pool:
-        entries = list(pool.map(recover, (any_pipeline, other)))
-    assert {entry.outcome for entry in entries} <= {Outcome.LANDED, Outcome.ALREADY_LANDED}
-    assert {entry.sha256 for entry in entries} == {_stored(recording).sha256}
-    assert place.sha256(file.landing_uri) == _stored(recording).sha256
-    assert len(place.landed()) == 1
-    assert place.open_uploads() == []
+        uploads = list(pool.map(lambda pipeline: pipeline.download(file), (any_pipeline, other)))
+    assert sorted(place.open_uploads()) == sorted(str(upload.upload_id) for upload in uploads)
+    _lands_right(place, recording, other.land(file, uploads[1]))
+    assert any_pipeline.land(file, uploads[0]).outcome is Outcome.ALREADY_LANDED
+    _lands_right(place, recording, other.land(file, uploads[1]).model_copy(update={"outcome": Outcome.LANDED}))
 
 
-@on_swift
+@pytest.mark.parametrize("is_empty", [False, True], ids=["another object", "one that is only coming"])
+def test_what_another_put_there_behind_the_completion_is_never_removed(
+    any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, monkeypatch: pytest.MonkeyPatch, is_empty: bool
+) -> None:
+    """Of two completions at the same instant, stores were seen to let both win, and to show 0 bytes meanwhile."""
+    recording = _record(livekit, LONG)
+    file = any_pipeline.planned(recording)
+    upload = any_pipeline.download(file)
+    bucket, key = split_uri(file.landing_uri)
+    anothers = b"" if is_empty else b"another's"
+    complete = any_pipeline.store.complete_upload
+
+    def complete_and_lose(*arguments: Any, **options: Any) -> bool:
+        completed = complete(*arguments, **options)
+        place.client.put_object(Bucket=bucket, Key=key, Body=anothers)
+        return completed
+
+    monkeypatch.setattr(any_pipeline.store, "complete_upload", complete_and_lose)
+    with pytest.raises(LivekitBackupError):
+        any_pipeline.land(file, upload)
+    assert place.landed() == ["Café 1.mp4"]
+    assert place.client.get_object(Bucket=bucket, Key=key)["Body"].read() == anothers
+
+
+@on_one_server
 def test_a_report_drops_what_its_run_left_open_for_a_file_that_another_run_landed(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:
@@ -1008,7 +1068,7 @@ SIDE_BY_SIDE = {
 
 
 @pytest.mark.parametrize("faults", SIDE_BY_SIDE.values(), ids=SIDE_BY_SIDE)
-@on_swift
+@on_one_server
 def test_ranges_side_by_side_land_right_under_faults(
     any_pipeline: Pipeline,
     place: Place,
@@ -1033,7 +1093,7 @@ def test_ranges_side_by_side_land_right_under_faults(
 
 
 @pytest.mark.parametrize("size", [1, PART + 1])
-@on_swift
+@on_one_server
 def test_side_by_side_fewer_parts_than_ranges(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit, size: int
 ) -> None:
@@ -1043,7 +1103,7 @@ def test_side_by_side_fewer_parts_than_ranges(
     _lands_right(place, recording, any_pipeline.land(file, any_pipeline.download(file)))
 
 
-@on_swift
+@on_one_server
 def test_side_by_side_a_try_that_gives_up_leaves_what_the_next_goes_on_with(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:
@@ -1072,7 +1132,7 @@ def test_side_by_side_a_next_try_reads_only_the_rest(given_up: GivenUp, livekit:
     given_up.lands_right(upload)
 
 
-@on_swift
+@on_one_server
 def test_side_by_side_a_link_that_dies_is_read_again_once(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:

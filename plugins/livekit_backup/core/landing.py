@@ -103,7 +103,10 @@ class _Landing:
             # A store may show late what it has acknowledged; the next try finds it.
             raise StorageUnavailableError(f"{upload.landing_uri} is not there yet after it was completed")
         if wrong := self._what_is_wrong(head):
-            if not completed and not self._is_ours(head):
+            if completed and not self._is_ours(head):
+                # Of two completions at the same instant stores were seen to let both win: look again later.
+                raise StorageUnavailableError(f"{upload.landing_uri} does not show what was completed: it {wrong}")
+            if not self._is_ours(head):
                 raise LandingConflictError(
                     f"{upload.landing_uri} holds other content (it {wrong}): move it away, then clear the "
                     "verify_and_land task"
