@@ -993,7 +993,6 @@ def test_an_upload_that_nobody_noted_is_dropped_when_its_file_lands(
 def test_two_runs_that_download_at_once_land_one_object(
     any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
 ) -> None:
-    """They land one after the other: of two completions at the same instant, both servers let both win."""
     recording = _record(livekit, LONG)
     file = any_pipeline.planned(recording)
     other = pipeline_at(place, any_pipeline.store, any_pipeline.abilities(), livekit)
@@ -1004,6 +1003,34 @@ def test_two_runs_that_download_at_once_land_one_object(
     _lands_right(place, recording, other.land(file, uploads[1]))
     assert any_pipeline.land(file, uploads[0]).outcome is Outcome.ALREADY_LANDED
     _lands_right(place, recording, other.land(file, uploads[1]).model_copy(update={"outcome": Outcome.LANDED}))
+
+
+def test_two_runs_that_land_at_the_same_instant_leave_one_whole_object(
+    any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit
+) -> None:
+    """Of two completions at the same instant both servers mostly let both win, and one shows 0 bytes meanwhile."""
+    recording = _record(livekit, LONG)
+    file = any_pipeline.planned(recording)
+    other = pipeline_at(place, any_pipeline.store, any_pipeline.abilities(), livekit)
+    other.attempt = OTHER_RUN
+    together = threading.Barrier(2, timeout=60)
+
+    def recover(pipeline: Pipeline) -> LedgerEntry:
+        upload = pipeline.download(file)
+        together.wait()
+        for _ in range(4):
+            # As Airflow tries again.
+            with contextlib.suppress(RetryableError):
+                return pipeline.land(file, upload)
+        return pipeline.land(file, upload)
+
+    with ThreadPoolExecutor(2) as pool:
+        entries = list(pool.map(recover, (any_pipeline, other)))
+    assert {entry.outcome for entry in entries} <= {Outcome.LANDED, Outcome.ALREADY_LANDED}
+    assert {entry.sha256 for entry in entries} == {_stored(recording).sha256}
+    entry = any_pipeline.ledger.find_landed(file)
+    assert entry
+    _lands_right(place, recording, entry)
 
 
 @pytest.mark.parametrize("is_empty", [False, True], ids=["another object", "one that is only coming"])
