@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from typing import Any
 import pytest
 from awscrt.checksums import crc64nvme
 
+from livekit_backup.core.checksums import PartChecksums
+from livekit_backup.core.upload_sink import UploadSink
 from livekit_backup.errors import AccessDeniedError, ChecksumMismatchError, UploadGoneError
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.upload_options import UploadOptions
@@ -111,12 +112,10 @@ def test_connections_of_other_settings(connect: Connect, bucket: str, config: An
 
 @pytest.mark.parametrize("wrong", [{"crc64nvme": OTHER}, {"crc64nvme": crc(BODY), "md5": md5(b"other")}])
 def test_wrong_sums(opened: Opened, wrong: Any, caplog: pytest.LogCaptureFixture) -> None:
-    started = time.monotonic()
     with pytest.raises(ChecksumMismatchError, match="other bytes"):
         opened.send(**wrong)
     assert not opened.parts()
-    assert len([record for record in caplog.records if "sent again" in record.getMessage()]) == 3
-    assert time.monotonic() - started < 5
+    assert "sent again" not in caplog.text
 
 
 def test_a_bit_that_flips_once(opened: Opened) -> None:
@@ -131,7 +130,8 @@ def test_a_bit_that_flips_once(opened: Opened) -> None:
         return send(request)
 
     session.send = flip
-    assert opened.send(crc64nvme=crc(BODY)) == md5(BODY).hex()
+    sink = UploadSink(opened.store, opened.uri, opened.id)
+    assert sink.put_part(1, BODY, PartChecksums(crc(BODY))) == md5(BODY).hex()
     assert flipped
 
 

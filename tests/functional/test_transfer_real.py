@@ -252,7 +252,6 @@ def test_a_warehouse_that_was_found_to_lack_something_is_not_counted_on_for_it(
         assert bool(place.tags(entry.landed_uri)) is ("tags" not in lacks)
 
 
-@pytest.mark.xfail(strict=True, reason="S3ObjectStore sends the probes' wrong parts again, and warns of each")
 def test_trying_the_store_out_warns_of_no_part_that_is_wrong_on_purpose(
     place: Place, any_store: S3ObjectStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,17 +23,14 @@ from botocore.exceptions import ClientError
 from botocore.hooks import first_non_none_response
 from botocore.parsers import create_parser
 from botocore.utils import percent_encode_sequence
-from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from livekit_backup.errors import ChecksumMismatchError, StorageUnavailableError
+from livekit_backup.errors import StorageUnavailableError
 from livekit_backup.hooks.s3_bodies import PartBody
 from livekit_backup.hooks.s3_errors import error_code, error_status, store_errors
 
 ATTEMPTS = 5
 """At most, of one part; fewer where the connection's ``retries`` say so."""
-MISMATCHES = 3
-"""At most so often a part is sent again since the store received other bytes: ours are right, and a bit that flipped on
-the way must not cost the whole download."""
 MAX_WAIT_SECONDS = 20.0
 _MAX_KNOWN = 64
 _BLOCK = 256 * 1024
@@ -71,15 +68,15 @@ class PartSender:
         :param number: from 1.
         :param at: boto's arguments of every part of the upload: bucket, key, upload and the like.
         :param checks: boto's arguments of this part: its checksums, base64.
-        :raises ChecksumMismatchError: the store received other bytes than were sent, time and again.
+        :raises ChecksumMismatchError: the store received other bytes than were sent.
         :raises UploadGoneError: the upload was aborted or completed.
         :raises StorageUnavailableError: no answer after all attempts, or one without an ETag.
         """
         arguments = {**at, **checks, "PartNumber": number, "ContentLength": len(body)}
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
-            wait=lambda state: 0.0 if isinstance(_error_of(state), ChecksumMismatchError) else self._backoff(state),
-            retry=_may_pass,
+            wait=self._backoff,
+            retry=retry_if_exception_type(StorageUnavailableError),
             before_sleep=lambda state: log.warning("part %d is sent again: %s", number, _error_of(state)),
             reraise=True,
         )
@@ -176,13 +173,6 @@ class _Request:
             # botocore's connection waits only where the value is bytes.
             prepared.headers["Expect"] = reservation.encode()
         return prepared
-
-
-def _may_pass(state: RetryCallState) -> bool:
-    error = _error_of(state)
-    if isinstance(error, ChecksumMismatchError):
-        return state.attempt_number <= MISMATCHES
-    return isinstance(error, StorageUnavailableError)
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:
