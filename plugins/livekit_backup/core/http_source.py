@@ -85,11 +85,6 @@ class HttpBody:
         )
         """False where the store's ETags are no digest of the bytes."""
 
-    @property
-    def is_versioned(self) -> bool:
-        """Whether a strong ETag names the version."""
-        return bool(self.etag)
-
     def is_of(self, version: str) -> bool:
         """Whether it is this version. One that was named by its date is known by it, also where an ETag came since."""
         return version == (f"{DATED}{self.date}" if version.startswith(DATED) else self.etag)

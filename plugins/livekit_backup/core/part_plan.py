@@ -17,9 +17,9 @@ from livekit_backup.models.store_abilities import StoreAbilities
 MAX_PART_SIZE = 5 * 1024 * MIB
 """S3's limit."""
 BUFFER_BUDGET = 64 * MIB
-"""Bytes that all buffers of a transfer may take together. Beyond 600 GiB two parts need more."""
+"""Bytes that all buffers of a transfer may take together. From parts of over 32 MiB on, two of them need more."""
 MOST_BUFFERS = 12
-"""Of 5 MiB parts, ten uploads in flight hide a distant store's latency."""
+"""With one read and one hashed, ten parts of 5 MiB are in flight, which hides a distant store's latency."""
 
 _TIERS = ((150 * 1024 * MIB, 16 * MIB), (600 * 1024 * MIB, 64 * MIB))
 """Up to this size, parts of that size; above the last, 9,500 parts."""

@@ -135,7 +135,8 @@ class DownloadFileOperator(FileOperator):
 class VerifyAndLandOperator(FileOperator):
     """Verifies an upload and completes it: completing is landing, atomic and without a copy.
 
-    If a check fails it drops the upload. Run again after success it finds the landed object.
+    An upload whose bytes turn out wrong is dropped; one whose key is taken is kept until there is room. Run again
+    after success it finds the landed object.
 
     :param upload: what :class:`DownloadFileOperator` returned.
 
