@@ -53,6 +53,11 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         None,
         "aws_primary",
     ),
+    "livekit_conn_id": (
+        "Airflow connection of LiveKit's API: what is missing is asked of it, and webhooks are verified by its keys.",
+        "livekit_default",
+        "livekit_eu",
+    ),
     "upload_options": (
         "How objects are made in the warehouse: a JSON object under boto3's names.",
         None,

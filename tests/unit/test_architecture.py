@@ -19,7 +19,7 @@ PACKAGE = Path(livekit_backup.__file__).resolve().parent
 ROOT = PACKAGE.parent.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PRODUCT = [*sorted((ROOT / "plugins").rglob("*.py")), *sorted((ROOT / "dags").rglob("*.py"))]
-ROOMS = {"models": 0, "core": 1, "hooks": 2, "triggers": 3, "operators": 3, "sensors": 3}
+ROOMS = {"models": 0, "core": 1, "hooks": 2, "triggers": 3, "operators": 3, "sensors": 3, "receiver": 3, "commands": 4}
 OUTSIDE = {"plugin": 4, "provider_info": 4}
 HEAVY = {
     "airflow",

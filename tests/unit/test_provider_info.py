@@ -25,6 +25,7 @@ SETTINGS_DEFAULTS = {
     "inbox_conn_id": None,
     "warehouse_conn_id": None,
     "primary_conn_id": None,
+    "livekit_conn_id": Settings.model_fields["livekit_conn_id"].default,
     "upload_options": None,
     "parallel_ranges": str(Settings.model_fields["parallel_ranges"].default),
     "allowed_hosts": ", ".join(Settings.model_fields["allowed_hosts"].default),

@@ -82,8 +82,13 @@ def inbox_prefixes(inbox: str, layout: str, window: Window) -> Iterator[str]:
     hour = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     last = ""
     while hour < window.end:
-        prefix = f"{inbox}/{hour.strftime(layout).lstrip('/')}"
+        prefix = hour_prefix(inbox, layout, hour)
         if prefix != last:
             yield prefix
         last = prefix
         hour += HOUR
+
+
+def hour_prefix(inbox: str, layout: str, moment: datetime) -> str:
+    """Return the inbox prefix of the hour that a moment lies in."""
+    return f"{inbox}/{moment.astimezone(UTC).strftime(layout).lstrip('/')}"

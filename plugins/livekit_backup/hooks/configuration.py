@@ -26,6 +26,7 @@ KEYS = (
     "inbox_conn_id",
     "warehouse_conn_id",
     "primary_conn_id",
+    "livekit_conn_id",
     "upload_options",
     "parallel_ranges",
     "allowed_hosts",

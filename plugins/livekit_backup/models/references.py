@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import AwareDatetime
 
 from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.stored_webhook import EventSource
 from livekit_backup.models.wire import FrozenModel
 
 
@@ -29,6 +30,10 @@ class EventRef(FrozenModel):
     """``s3://bucket/key`` of the inbox object."""
     position: int
     """Which document of the object, from 0. A hint: what counts is the egress and run found there."""
+    offset: int | None = None
+    """Where its bytes begin, so that it can be read again alone; None in a compressed object. A hint too."""
+    length: int = 0
+    """Bytes of the document, where ``offset`` is known."""
 
 
 class BackupRef(FrozenModel):
@@ -40,6 +45,10 @@ class BackupRef(FrozenModel):
     room_name: str = ""
     events: tuple[EventRef, ...]
     """All its stored events, newest first."""
+    ended_at: int = 0
+    """When the egress ended by its newest event, nanoseconds since the epoch; 0 where no event says."""
+    brought_by: EventSource = EventSource.WEBHOOK
+    """A webhook if one of its events came by webhook."""
 
 
 class UnreadableDocument(FrozenModel):

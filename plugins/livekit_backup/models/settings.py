@@ -32,6 +32,8 @@ class Settings(FrozenModel):
     warehouse_conn_id: str = "aws_default"
     primary_conn_id: str | None = None
     """Of the bucket that LiveKit was asked to upload to; None: nothing is copied from there."""
+    livekit_conn_id: str = "livekit_default"
+    """Of LiveKit's API; its keys also sign webhooks."""
     upload_options: UploadOptions = UploadOptions()
     parallel_ranges: int = Field(default=1, ge=1, le=16)
     """Streams over one recording; each holds a buffer and a connection."""

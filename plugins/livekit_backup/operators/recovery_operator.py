@@ -38,6 +38,7 @@ class RecoveryOperator(BaseOperator):
     :param warehouse_conn_id: the warehouse's and the ledger's connection, where it is another one.
     :param primary_conn_id: connection of the bucket that LiveKit was asked to upload to; without it nothing is
         copied from there.
+    :param livekit_conn_id: connection of LiveKit's API.
     :param upload_options: how objects are made in the warehouse: encryption, storage class, tags and the like, under
         boto3's names. A mapping or JSON text; what is no template in it is checked when the DAG is parsed.
     :param parallel_ranges: ranges of one recording that are read side by side, 1 to 16.
@@ -59,6 +60,7 @@ class RecoveryOperator(BaseOperator):
         inbox_conn_id: str | None = None,
         warehouse_conn_id: str | None = None,
         primary_conn_id: str | None = None,
+        livekit_conn_id: str | None = None,
         upload_options: Mapping[str, Any] | str | None = None,
         parallel_ranges: int | str | None = None,
         allowed_hosts: Sequence[str] | str | None = None,
@@ -75,6 +77,7 @@ class RecoveryOperator(BaseOperator):
         self.inbox_conn_id = inbox_conn_id
         self.warehouse_conn_id = warehouse_conn_id
         self.primary_conn_id = primary_conn_id
+        self.livekit_conn_id = livekit_conn_id
         check_upload_options(upload_options)
         self.upload_options = upload_options
         self.parallel_ranges = parallel_ranges
