@@ -116,6 +116,18 @@ def manifest_client(**options: Any) -> httpx.Client:
         raise _unusable_proxy() from None
 
 
+def trigger_client(**options: Any) -> httpx.AsyncClient:
+    """Make the same client for an event loop.
+
+    :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
+    """
+    tls = _tls()
+    try:
+        return httpx.AsyncClient(verify=tls, **options)
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise _unusable_proxy() from None
+
+
 def resolver_for(location: Location, resolver: Resolver) -> Resolver:
     """Return a resolver that leaves names to the proxy, where there is one: networks with one often have no other way.
 

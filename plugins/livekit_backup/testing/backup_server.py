@@ -25,6 +25,7 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote
 
+from livekit_backup.testing.fake_api import FakeApi
 from livekit_backup.testing.presigning import WEEK, S3Error, SigningKey, check_presigned, expired, presign
 from livekit_backup.testing.stored_objects import Breakage, Fault, StoredObject
 from livekit_backup.testing.synthetic_bytes import Content
@@ -72,7 +73,9 @@ class BackupServer(ThreadingHTTPServer):
         clock: Callable[[], datetime],
         encryption: str = "AES256",
         tls: ssl.SSLContext | None = None,
+        api: FakeApi | None = None,
     ) -> None:
+        self.api = api
         self.key = key
         self.clock = clock
         self.encryption = encryption
@@ -157,6 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         return "AmazonS3"
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date header, by the server's own clock."""
+        moment = self.server.clock() if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+        return format_datetime(moment.astimezone(UTC), usegmt=True)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the line would hold the query string."""
 
@@ -177,13 +185,29 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        length = self.headers.get("Content-Length", "")
+        if self.server.api and path.startswith("/twirp/") and length.isdecimal() and int(length) <= 1024 * 1024:
+            received = {name.lower(): value for name, value in self.headers.items()}
+            self.entry = Request(self.command, path, None, received)
+            self.server.requests.append(self.entry)
+            answer = self.server.api.answer(path, received, self.rfile.read(int(length)))
+            if answer.hangs:
+                self._hold()
+                self.close_connection = True
+            else:
+                self._send_whole(answer.status, answer.body, answer.content_type, answer.headers)
+            return
+        self._refuse_method()
+
+    def _refuse_method(self) -> None:
         self.close_connection = True  # its body stays unread
         message = "The specified method is not allowed against this resource."
         refusal = S3Error(405, "MethodNotAllowed", message)
         self.entry = Request(self.command, "", None, {})
         self._send_whole(405, refusal.xml("0"), "application/xml", {"Connection": "close"})
 
-    do_PUT = do_DELETE = do_POST
+    do_PUT = do_DELETE = _refuse_method
 
     def _serve(self, path: str) -> None:
         now = self.server.clock()

@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import ssl
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, Unpack
 from urllib.parse import quote
 
 from livekit_backup.testing.backup_server import BackupServer, Request
+from livekit_backup.testing.fake_api import API_KEYS, ApiFault, FakeApi
 from livekit_backup.testing.presigning import SigningKey
 from livekit_backup.testing.recordings import (
     SUFFIXES,
@@ -59,6 +60,9 @@ class FakeLiveKit:
         primary_bucket: the customer's bucket, in which some or all of a recording can be.
         encryption: ``aws:kms`` makes the ETags say nothing about the bytes, as in S3.
         tls: a context with a certificate for the host makes it serve https.
+        api_keys: API keys of the server API, with their secrets.
+        cloud: False makes the API that of an open-source server; see :class:`FakeApi`.
+        page_size: egresses on a page of the API.
     """
 
     def __init__(
@@ -74,6 +78,9 @@ class FakeLiveKit:
         encryption: str = "AES256",
         key: SigningKey | None = None,
         tls: ssl.SSLContext | None = None,
+        api_keys: Mapping[str, str] = API_KEYS,
+        cloud: bool = True,
+        page_size: int = 100,
     ) -> None:
         self.bucket = bucket
         self.primary_bucket = primary_bucket
@@ -81,8 +88,10 @@ class FakeLiveKit:
         self.recordings: list[Recording] = []
         self._now = clock().replace(microsecond=0)
         self._stored = Counter[str]()
+        self._api = FakeApi(api_keys, clock=clock, cloud=cloud, page_size=page_size)
+        key = key or SigningKey()
         self._server = BackupServer(
-            host, port, base_url=base_url, key=key or SigningKey(), clock=clock, encryption=encryption, tls=tls
+            host, port, base_url=base_url, key=key, clock=clock, encryption=encryption, tls=tls, api=self._api
         )
 
     @property
@@ -266,6 +275,19 @@ class FakeLiveKit:
         for stored in target.files.values() if isinstance(target, Recording) else [target]:
             stored.break_(Breakage(fault=fault, times=times, after=after, at=at, **details))
 
+    def list_also(self, info: Json) -> None:
+        """Let the API list an ``EgressInfo`` in JSON, of a recording's id and start in that one's place."""
+        self._api.add(info)
+
+    def fail_api(self, fault: ApiFault, *, times: int | None = 1, after: int = 0, retry_after: int = 0) -> None:
+        """Make the API's next answers wrong, behind ``after`` right ones; all of them with ``times=None``."""
+        self._api.fail(fault, times=times, after=after, retry_after=retry_after)
+
+    def airflow_connection(self) -> str:
+        """The value of an ``AIRFLOW_CONN_…`` variable for the API."""
+        login, password = next(iter(self._api.keys.items()))
+        return json.dumps({"conn_type": "livekit", "login": login, "password": password, "host": self.base_url})
+
     def store_event(
         self,
         put: Callable[[str, bytes], object],
@@ -372,4 +394,5 @@ class FakeLiveKit:
             _manifest=manifest,
         )
         self.recordings.append(recording)
+        self._api.add(recording.event()["egressInfo"])
         return recording
