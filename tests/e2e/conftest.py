@@ -19,6 +19,7 @@ from livekit_backup.testing.recordings import Recording
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG_ID = "livekit_backup_recovery"
+RECONCILE_DAG_ID = "livekit_backup_reconcile"
 GRACE_SECONDS = 5
 
 
@@ -94,6 +95,7 @@ def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPat
             dags=_dags(tmp_path_factory.mktemp("dags")),
             environment={
                 "AIRFLOW_CONN_AWS_DEFAULT": s3_server.airflow_connection(),
+                "AIRFLOW_CONN_LIVEKIT_DEFAULT": livekit.airflow_connection(),
                 "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{events}/livekit",
                 "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{recordings}/r",
                 "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": livekit.base_url.removeprefix("http://"),
@@ -102,7 +104,8 @@ def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPat
             },
         )
         with airflow:
-            airflow.await_dag(DAG_ID)
+            for dag_id in (DAG_ID, RECONCILE_DAG_ID):
+                airflow.await_dag(dag_id)
             airflow.unpause(DAG_ID)
             yield Site(airflow, livekit, s3_client, events, recordings)
 

@@ -1,4 +1,4 @@
-"""The DAG file: parsed, serialized, and shaped as it is meant."""
+"""The DAG files: parsed, serialized, and shaped as it is meant."""
 
 from __future__ import annotations
 
@@ -13,13 +13,25 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 
 @pytest.fixture(scope="module")
-def dag():
+def dags():
     bag = DagBag(DAGS)
     assert bag.import_errors == {}
-    return bag.dags["livekit_backup_recovery"]
+    return bag.dags
 
 
-def test_serializes(dag):
+@pytest.fixture(scope="module")
+def dag(dags):
+    return dags["livekit_backup_recovery"]
+
+
+@pytest.fixture(scope="module")
+def reconcile(dags):
+    return dags["livekit_backup_reconcile"]
+
+
+@pytest.mark.parametrize("dag_id", ["livekit_backup_recovery", "livekit_backup_reconcile"])
+def test_serializes(dags, dag_id):
+    dag = dags[dag_id]
     again = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     assert sorted(again.task_ids) == sorted(dag.task_ids)
     for task_id in again.task_ids:
@@ -43,8 +55,8 @@ def test_the_end_runs_whatever_happened_and_decides(dag):
     assert [task.task_id for task in dag.leaves] == ["all_safe"]
 
 
-def test_every_task_is_retried_with_growing_waits(dag):
-    for task in dag.tasks:
+def test_every_task_is_retried_with_growing_waits(dag, reconcile):
+    for task in [*dag.tasks, *reconcile.tasks]:
         assert task.retries == 4
         assert task.retry_delay == timedelta(seconds=30)
         assert task.retry_exponential_backoff
@@ -59,3 +71,20 @@ def test_its_hours_are_whole_and_it_looks_forward(dag):
 def test_its_form(dag):
     assert set(dag.params) == {"start", "end", "egress_ids"}
     assert dag.params.validate() == {"start": None, "end": None, "egress_ids": []}
+
+
+def test_reconcile_finds_recovers_and_states(reconcile):
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in reconcile.tasks} == {
+        "reconcile": ["recover_missed"],
+        "recover_missed": ["statement"],
+        "statement": [],
+    }
+    assert reconcile.get_task("statement").trigger_rule == "all_done"
+    assert reconcile.get_task("recover_missed").deferrable
+
+
+def test_reconcile_runs_every_six_hours_over_a_form(reconcile):
+    assert not reconcile.catchup
+    assert reconcile.timetable.expression == "30 */6 * * *"
+    assert reconcile.max_active_runs == 1
+    assert reconcile.params.validate() == {"start": None, "end": None}

@@ -6,13 +6,19 @@ import inspect
 import re
 
 import pytest
+from airflow.sdk import BaseOperator
 
 from livekit_backup import errors
-from livekit_backup.hooks.configuration import KEYS
+from livekit_backup.hooks.configuration import KEYS, RECEIVER_KEYS
 from livekit_backup.models.landing_template import LANDING_FIELDS
 from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.operators.ingest_events import IngestEventsOperator
+from livekit_backup.operators.reconcile import (
+    ReconcileOperator,
+    ReconciliationReportOperator,
+    RecoverMissedOperator,
+)
 from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
@@ -28,6 +34,9 @@ OPERATORS = [
     BackupEventSensor,
     DownloadFileOperator,
     IngestEventsOperator,
+    ReconcileOperator,
+    ReconciliationReportOperator,
+    RecoverMissedOperator,
     ReportOperator,
     ResolveManifestsOperator,
     VerifyAndLandOperator,
@@ -47,7 +56,7 @@ def test_every_operator_and_its_own_arguments(operator: type) -> None:
     own = {
         name
         for base in operator.__mro__
-        if issubclass(base, RecoveryOperator) and base is not RecoveryOperator
+        if base.__module__.startswith("livekit_backup.") and base is not RecoveryOperator
         for name, parameter in inspect.signature(base.__init__).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     } - set(KEYS)
@@ -62,7 +71,7 @@ def test_all_operators_are_here() -> None:
 
     ours = {
         kind
-        for kind in subclasses(RecoveryOperator)
+        for kind in subclasses(BaseOperator)
         if kind.__module__.startswith("livekit_backup.") and "Base of the" not in (kind.__doc__ or "")
     }
     assert ours - {RecoveryOperator} == set(OPERATORS)
@@ -77,7 +86,7 @@ def test_the_trigger_and_its_arguments() -> None:
 
 def test_every_configuration_key() -> None:
     table = page("configuration.md").partition("## The inbox")[0]
-    assert tuple(ROW.findall(table)) == KEYS
+    assert tuple(ROW.findall(table)) == (*KEYS, *RECEIVER_KEYS)
     first = page("operators.md").partition("##")[0]
     assert all(f"`{key}`" in first for key in KEYS)
     fields = page("configuration.md").partition("## landing_key")[2].partition("## ")[0]
@@ -110,10 +119,13 @@ def test_every_fault_of_the_fake() -> None:
     assert ROW.findall(page("testing.md")) == [fault.name for fault in Fault]
 
 
-def test_every_param_of_the_dag() -> None:
-    source = (ROOT / "dags" / "livekit_backup_recovery.py").read_text()
+@pytest.mark.parametrize(
+    ("dag", "heading"), [("recovery", "## The DAG's params"), ("reconcile", "## The reconcile DAG's params")]
+)
+def test_every_param_of_the_dags(dag: str, heading: str) -> None:
+    source = (ROOT / "dags" / f"livekit_backup_{dag}.py").read_text()
     params = re.findall(r'^        "(\w+)": Param\(', source, re.MULTILINE)
-    table = page("operators.md").partition("## The DAG's params")[2]
+    table = page("operators.md").partition(heading)[2].partition("## ")[0]
     assert ROW.findall(table) == params
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
+from livekit_backup.models.reconciliation import Comparison, Reconciliation
 from livekit_backup.models.references import BackupFiles, FileIdentity, Intake, OpenUpload, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
 from livekit_backup.models.store_abilities import StoreAbilities
@@ -46,9 +47,14 @@ class Ledger:
         name = hashlib.sha256(filename.encode(errors="surrogatepass")).hexdigest()[:40]
         return join_uri(self._base, "files", egress_id, str(run), f"{name}.json")
 
-    def read(self, file: RecordingFile) -> LedgerEntry | None:
+    def read(self, file: FileIdentity) -> LedgerEntry | None:
         """Return what is known of a file, or None."""
-        return self._read(LedgerEntry, self.entry_uri(file.egress_id, file.run, file.filename))
+        return self._read(LedgerEntry, self.entry_uri(*file.key))
+
+    def entries(self, egress_id: str, run: int) -> list[LedgerEntry]:
+        """Return what is known of all files of a backup that any run has written down."""
+        uris = self._store.list_keys(f"{join_uri(self._base, 'files', egress_id, str(run))}/")
+        return [entry for entry in in_parallel(lambda uri: self._read(LedgerEntry, uri), uris) if entry]
 
     def find_landed(self, file: RecordingFile) -> LedgerEntry | None:
         """Return the entry of a file that is in the warehouse as the ledger says, or None."""
@@ -161,7 +167,15 @@ class Ledger:
     def _abilities_uri(self, bucket: str) -> str:
         return join_uri(self._base, "stores", f"{bucket}.json")
 
-    def write_statement(self, statement: Statement, text: str) -> str:
+    def write_comparison(self, dag_id: str, run_id: str, comparison: Comparison) -> None:
+        """Store what a reconciling run has compared."""
+        self._store.put(self.run_uri(dag_id, run_id, "comparison.json"), comparison.model_dump_json().encode())
+
+    def read_comparison(self, dag_id: str, run_id: str) -> Comparison | None:
+        """Return what a reconciling run has compared, or None when it never came that far."""
+        return self._read(Comparison, self.run_uri(dag_id, run_id, "comparison.json"))
+
+    def write_statement(self, statement: Statement | Reconciliation, text: str) -> str:
         """Store a run's statement, as JSON and as a table, and return the URI of the table."""
         as_json = self.run_uri(statement.dag_id, statement.run_id, "report.json")
         as_text = self.run_uri(statement.dag_id, statement.run_id, "report.txt")

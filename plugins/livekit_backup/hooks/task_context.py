@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from livekit_backup.core.windows import resolve_window
@@ -35,6 +35,20 @@ def run_window(context: Mapping[str, Any], settings: Settings) -> Window:
         partition_date=getattr(dag_run, "partition_date", None),
         run_after=dag_run.run_after,
         grace=settings.grace,
+    )
+
+
+def lookback_window(context: Mapping[str, Any]) -> Window:
+    """Return the window that a run looks back over: its params, else all that LiveKit can still have, up to now."""
+    params = context.get("params") or {}
+    return resolve_window(
+        start=_moment(params, "start"),
+        end=_moment(params, "end"),
+        has_egress_ids=True,
+        interval=None,
+        partition_date=None,
+        run_after=context["dag_run"].run_after,
+        grace=timedelta(0),
     )
 
 

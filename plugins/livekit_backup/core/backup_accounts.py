@@ -1,0 +1,138 @@
+"""What the ledger says of whole backups: which of its files are safe, and what became of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+
+from livekit_backup.core.ledger import Ledger, in_parallel
+from livekit_backup.core.wording import FOREVER, quoted
+from livekit_backup.models.ledger_entry import LedgerEntry
+from livekit_backup.models.outcome import SAFE, Outcome
+from livekit_backup.models.reconciliation import BackupState
+from livekit_backup.models.references import BackupRef, FileIdentity
+from livekit_backup.models.settings import BACKUP_LIFETIME
+
+BATCH = 256
+"""Backups whose ledger documents are in memory at a time."""
+
+_GONE = frozenset({Outcome.EXPIRED, Outcome.MISSING})
+_MAY_BE_TRIED_AGAIN = frozenset({Outcome.FAILED})
+
+
+@dataclass(frozen=True)
+class FileAccount:
+    """One file and its last outcome, None where the ledger has none."""
+
+    file: FileIdentity
+    entry: LedgerEntry | None
+
+
+@dataclass(frozen=True)
+class BackupAccount:
+    """One backup, as the ledger knows it."""
+
+    ref: BackupRef
+    files: tuple[FileAccount, ...]
+    """Empty where its files are not known."""
+
+    @property
+    def safe_files(self) -> int:
+        """Files that are in the warehouse or in the customer's own bucket."""
+        return sum(file.entry is not None and file.entry.outcome in SAFE for file in self.files)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether its files are known, and all of them are safe."""
+        return bool(self.files) and self.safe_files == len(self.files)
+
+    def deadline(self) -> datetime | None:
+        """When the first link of a file that is not safe dies; None when all are safe."""
+        return min((self._deadline_of(file) for file in self._unsafe()), default=None if self.files else self.lifetime)
+
+    @property
+    def lifetime(self) -> datetime:
+        """When LiveKit lets go of the backup, by its event; far away where no event says when it ended."""
+        ended = ended_of(self.ref)
+        return ended + BACKUP_LIFETIME if ended else FOREVER
+
+    def can_be_tried(self, now: datetime) -> bool:
+        """Whether a file has no final outcome, and a link that lives."""
+        if not self.files:
+            return self.lifetime > now
+        return any(
+            (file.entry is None or file.entry.outcome in _MAY_BE_TRIED_AGAIN) and self._deadline_of(file) > now
+            for file in self._unsafe()
+        )
+
+    def verdict(self, now: datetime, *, is_due: bool) -> tuple[BackupState, str]:
+        """Return the state, and the reason in one sentence; empty where it is safe.
+
+        :param is_due: a run that will take it up is due or under way.
+        """
+        if self.is_safe:
+            return BackupState.SAFE, ""
+        if not self.files:
+            return self._without_outcome("it", now, is_due=is_due)
+        verdicts = [self._verdict_on(file, now, is_due=is_due) for file in self._unsafe()]
+        order = list(BackupState)
+        state, reason = min(verdicts, key=lambda verdict: order.index(verdict[0]))
+        more = sum(other == state for other, _ in verdicts) - 1
+        return state, f"{reason}{f' (and {more} more files)' if more else ''}"
+
+    def _verdict_on(self, account: FileAccount, now: datetime, *, is_due: bool) -> tuple[BackupState, str]:
+        name = quoted(account.file.filename)
+        entry, dead = account.entry, self._deadline_of(account) <= now
+        if entry is None:
+            return self._without_outcome(name, now, is_due=is_due, dead=dead)
+        reason = f"{entry.outcome.value}: {name}: {entry.reason}"
+        if dead or entry.outcome in _GONE:
+            return BackupState.LOST, reason
+        if is_due and entry.outcome in _MAY_BE_TRIED_AGAIN:
+            return BackupState.PENDING, reason
+        return BackupState.AT_RISK, reason
+
+    def _without_outcome(
+        self, name: str, now: datetime, *, is_due: bool, dead: bool | None = None
+    ) -> tuple[BackupState, str]:
+        if self.lifetime <= now if dead is None else dead:
+            return BackupState.LOST, f"no run recovered {name} before its link died"
+        if is_due:
+            return BackupState.PENDING, f"a run that takes {name} up is due"
+        return BackupState.UNACCOUNTED, f"the ledger has no outcome of {name}: did its run end without a report?"
+
+    def _unsafe(self) -> Iterator[FileAccount]:
+        return (file for file in self.files if file.entry is None or file.entry.outcome not in SAFE)
+
+    def _deadline_of(self, account: FileAccount) -> datetime:
+        return account.file.deadline or self.lifetime
+
+
+def ended_of(ref: BackupRef) -> datetime | None:
+    """When an egress ended, by its newest event."""
+    try:
+        return datetime.fromtimestamp(ref.ended_at / 10**9, UTC) if ref.ended_at > 0 else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def backup_accounts(ledger: Ledger, refs: Iterable[BackupRef]) -> Iterator[BackupAccount]:
+    """Give the account of each backup, in their order.
+
+    What the ledger says is taken at its word: whether a landed object is still there is asked by the runs
+    that recover, and not here, where a recording that was moved on a week later is none the less safe.
+    """
+    todo = iter(refs)
+    while batch := list(islice(todo, BATCH)):
+        listed = in_parallel(lambda ref: ledger.read_files(ref.egress_id, ref.run), batch)
+        for ref, known in zip(batch, listed, strict=True):
+            yield BackupAccount(ref, _accounts(ledger, ref, known))
+
+
+def _accounts(ledger: Ledger, ref: BackupRef, known: Sequence[FileIdentity]) -> tuple[FileAccount, ...]:
+    """Of the files of the manifest's list; without one, of those that any run has written down."""
+    if not known:
+        return tuple(FileAccount(entry, entry) for entry in ledger.entries(ref.egress_id, ref.run))
+    return tuple(map(FileAccount, known, in_parallel(ledger.read, known)))
