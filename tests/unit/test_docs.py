@@ -9,10 +9,12 @@ import pytest
 from airflow.sdk import BaseOperator
 
 from livekit_backup import errors
+from livekit_backup.commands.definition import COMMANDS
 from livekit_backup.hooks.configuration import KEYS, RECEIVER_KEYS
 from livekit_backup.models.landing_template import LANDING_FIELDS
 from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.reconciliation import BackupState
 from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.reconcile import (
     ReconcileOperator,
@@ -113,6 +115,18 @@ def test_every_field_of_the_ledger() -> None:
     table = page("ledger.md").partition("## A run's documents")[0]
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
     assert named == set(LedgerEntry.model_fields)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_and_its_options(command) -> None:
+    section = page("commands.md").partition(f"\n## {command.name}\n")[2].partition("\n## ")[0]
+    options = {arg.flags[-1] for arg in command.args if arg.flags[0].startswith("-")}
+    assert options <= set(re.findall(r"^\| `(--[a-z-]+)`", section, re.MULTILINE))
+
+
+def test_every_state_of_a_backup() -> None:
+    section = page("commands.md").partition("## status")[2].partition("## recover")[0]
+    assert ROW.findall(section) == [state.value for state in BackupState]
 
 
 def test_every_fault_of_the_fake() -> None:

@@ -8,16 +8,19 @@ from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from airflow.utils.cli import suppress_logs_and_warning
+
+from livekit_backup.commands.process_context import use_connections_of_database
 from livekit_backup.core.link_events import event_of_link
 from livekit_backup.core.locations import Location, check_location
 from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.reconciling import file_event, hour_conf
 from livekit_backup.core.requested_backups import Requested, find_backups
 from livekit_backup.errors import ConfigurationError, LivekitBackupError
+from livekit_backup.hooks.comparison import read_inbox
 from livekit_backup.hooks.configuration import load_settings
 from livekit_backup.hooks.livekit import LiveKitHook
 from livekit_backup.hooks.object_store import S3ObjectStore
-from livekit_backup.hooks.comparison import read_inbox
 from livekit_backup.models.references import Intake
 from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
 from livekit_backup.models.stored_webhook import EventSource
@@ -28,11 +31,13 @@ LONGEST_LINK = 16 * 1024
 """Characters; S3 takes 8 KiB of headers, and a link under a security token has some 2 KiB."""
 
 
+@suppress_logs_and_warning
 def recover(args: Namespace) -> None:
     """File events of what is asked for in the inbox, and start the recovery DAG for them.
 
     Ends with 1 when something was not found; the rest is recovered all the same.
     """
+    use_connections_of_database()
     try:
         problems = _recover(args, load_settings({}), datetime.now(UTC))
     except LivekitBackupError as error:

@@ -1,0 +1,71 @@
+"""The commands ``airflow livekit-backup …``. Every call of ``airflow`` loads this file, and nothing behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg, GroupCommand, lazy_load_command
+
+_Arg = cast("Callable[..., Arg]", Arg)
+"""Airflow gives it no types."""
+
+ARG_JSON = _Arg(("--json",), help="Print one JSON object instead of text", action="store_true")
+ARG_DAG_ID = _Arg(
+    ("--dag-id",),
+    help="A DAG that has to be there and run, instead of the two that come with the package; can be repeated",
+    action="append",
+)
+
+ARG_DAYS = _Arg(("--days",), help="Days to look back over; 7 unless given", type=float, default=7.0)
+ARG_EGRESS_IDS = _Arg(("egress_ids",), help="Egress ids, such as EG_abc123", nargs="*")
+ARG_LINK = _Arg(
+    ("--link",),
+    help="Take one signed URL from standard input: a manifest's, or a file's as LiveKit's dashboard shows it",
+    action="store_true",
+)
+ARG_FILENAME = _Arg(("--filename",), help="With --link of a file: its name, where that is not the link's path")
+
+COMMANDS = (
+    ActionCommand(
+        name="status",
+        help="Say what is safe, what is at risk, and how many hours are left",
+        description=(
+            "Holds LiveKit's API, the inbox and the ledger against each other, and only reads. "
+            "Ends with 1 when a backup is lost, at risk or unaccounted for."
+        ),
+        func=lazy_load_command("livekit_backup.commands.status.status"),
+        args=(ARG_DAYS, ARG_JSON, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="recover",
+        help="Recover these egresses, or what a link leads to, now",
+        description=(
+            "Finds each egress at LiveKit or in the inbox, files its event, and starts the recovery DAG. "
+            "Ends with 1 when one was not found; the others are recovered all the same."
+        ),
+        func=lazy_load_command("livekit_backup.commands.recover.recover"),
+        args=(ARG_EGRESS_IDS, ARG_LINK, ARG_FILENAME, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="doctor",
+        help="Try every connection, right, clock and host, and say how to mend what is broken",
+        description=(
+            "Tries everything that recovery needs, for real, with small objects of its own. "
+            "Ends with 1 when something is broken; warnings end with 0."
+        ),
+        func=lazy_load_command("livekit_backup.commands.doctor.doctor"),
+        args=(ARG_JSON, ARG_DAG_ID, ARG_VERBOSE),
+    ),
+)
+
+
+def get_commands() -> list[GroupCommand]:
+    """Return the group of commands."""
+    return [
+        GroupCommand(
+            name="livekit-backup",
+            help="Recover LiveKit Cloud's backup recordings",
+            subcommands=COMMANDS,
+        )
+    ]
