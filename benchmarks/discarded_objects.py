@@ -52,8 +52,8 @@ class DiscardedObjects:
         self._tagged: dict[str, bytes] = {}
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self.stats = {"requests": 0, "received": 0, "hashed": 0}
-        """Requests, bytes of recordings, and bodies of recordings that the sink hashed itself."""
+        self.stats = {"requests": 0, "received": 0, "hashed": 0, "documents": 0}
+        """Requests, bytes of recordings, bodies of recordings that the sink hashed itself, and other objects."""
 
     def answer(self, request: Request, body: Body) -> Answer:
         """Do what a request asks."""
@@ -120,6 +120,7 @@ class DiscardedObjects:
             return Answer()  # a bucket, and every one is there
         if refusal := self._refusal(request):
             return refusal
+        self.stats["documents"] += body.kept is not None and request.path not in self._objects
         etag = body.md5.hex()
         headers = {**metadata(request), **with_type(body.checksums, "FULL_OBJECT")}
         self._objects[request.path] = StoredPart(body.length, etag, headers, body.kept)

@@ -19,7 +19,16 @@ from local_server import end_gracefully
 from machine import describe_machine
 from table import Table
 
-BENCHMARKS = ("import_cost", "task_memory", "transfers", "transfer_memory", "resume", "parallel_ranges")
+BENCHMARKS = (
+    "import_cost",
+    "task_memory",
+    "transfers",
+    "transfer_memory",
+    "resume",
+    "parallel_ranges",
+    "receiver",
+    "ingest",
+)
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 

@@ -15,7 +15,8 @@
     │   ├── MissingError              the signed URL works, but nothing is behind it
     │   ├── CorruptError              the bytes are not the recording's
     │   ├── RefusedError              a location or name that is not touched
-    │   └── UnresolvedError           neither a manifest nor a location leads to the file
+    │   ├── UnresolvedError           neither a manifest nor a location leads to the file
+    │   └── WebhookRefusedError       LiveKit did not sign this, not now, or not these bytes
     ├── NeedsOperatorError            a person has to change something first
     │   ├── ConfigurationError        a setting is missing or cannot be used
     │   ├── AccessDeniedError         credentials or rights are not enough
@@ -105,6 +106,15 @@ class UnresolvedError(PermanentError):
     """Neither a manifest nor a location leads to the file."""
 
     outcome = Outcome.UNRESOLVED
+
+
+class WebhookRefusedError(PermanentError):
+    """LiveKit did not sign this, not now, or not these bytes."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """A word of a short list, for metrics; whoever sent it is never told."""
 
 
 class NeedsOperatorError(LivekitBackupError):

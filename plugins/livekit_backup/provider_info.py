@@ -1,4 +1,4 @@
-"""What Airflow's provider manager learns of this package: its configuration section."""
+"""What Airflow's provider manager learns of this package: its configuration section and its connection type."""
 
 from __future__ import annotations
 
@@ -20,8 +20,29 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {key: _option(*option) for key, option in OPTIONS.items()},
             }
         },
+        "connection-types": [CONNECTION],
+        "cli": ["livekit_backup.commands.definition.get_commands"],
     }
 
+
+CONNECTION: dict[str, Any] = {
+    "connection-type": "livekit",
+    "hook-class-name": "livekit_backup.hooks.livekit.LiveKitHook",
+    "hook-name": "LiveKit",
+    "ui-field-behaviour": {
+        "hidden-fields": ["schema", "port"],
+        "relabeling": {"host": "LiveKit URL", "login": "API key", "password": "API secret"},
+        "placeholders": {"host": "https://acme.livekit.cloud", "login": "APIxxxxxxxxxxxx"},
+    },
+    "conn-fields": {
+        "webhook_secrets": {
+            "label": "Further webhook keys",
+            "description": 'Other API keys that sign webhooks, with their secrets, in JSON: {"APIkey": "its secret"}.',
+            "schema": {"type": ["string", "null"], "format": "password"},
+        }
+    },
+}
+"""The form is made of this, so that no page of Airflow's has to import the hook."""
 
 OPTIONS: dict[str, tuple[str, str | None, str]] = {
     "inbox": ("Where stored webhook events are: s3://bucket/prefix.", None, "s3://acme-events/livekit"),
@@ -70,6 +91,12 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "*.amazonaws.com, minio.acme.internal:9000",
     ),
     "grace": ("Seconds to wait after a window's end before it is read.", "300", "900"),
+    "webhook_events": (
+        "What the webhook receiver stores: egress, or all events that LiveKit signed.",
+        "egress",
+        "all",
+    ),
+    "webhook_max_bytes": ("Of one webhook's body; the receiver refuses a longer one.", "1048576", "262144"),
 }
 """Description, default and example of each key."""
 

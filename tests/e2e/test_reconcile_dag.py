@@ -50,7 +50,8 @@ def reconcile(site: Site, start: datetime, end: datetime) -> tuple[str, str]:
 def command(site: Site, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "airflow", "livekit-backup", *arguments],
-        env=site.airflow.environment,
+        # Airflow's own logs at DEBUG go to standard output too.
+        env={**site.airflow.environment, "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"},
         input=stdin,
         capture_output=True,
         text=True,

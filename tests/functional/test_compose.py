@@ -29,6 +29,8 @@ SECRETS = {
     "S3_ACCESS_KEY",
     "S3_SECRET_KEY",
 }
+OPTIONAL_SECRETS = {"LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
+"""Of the profile receiver: Compose would ask for them whatever the profile, so the receiver itself does."""
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?:(?P<operator>:?[-?])(?P<rest>[^}]*))?\}")
 
 
@@ -153,7 +155,9 @@ def test_no_secret_has_a_default() -> None:
     uses = variables_of("docker-compose.yaml")
     assert not SECRETS - {use["name"] for use in uses}
     for use in uses:
-        if use["name"] in SECRETS or re.search(r"KEY|SECRET|PASSWORD|TOKEN", use["name"]):
+        if use["name"] in OPTIONAL_SECRETS:
+            assert (use["operator"], use["rest"]) == (":-", "")
+        elif use["name"] in SECRETS or re.search(r"KEY|SECRET|PASSWORD|TOKEN", use["name"]):
             assert use["operator"] == ":?", use[0]
             assert use["rest"], use[0]
 
@@ -162,7 +166,7 @@ def test_the_example_explains_every_variable_and_gives_no_secret() -> None:
     example = example_values()
     uses = variables_of("docker-compose.yaml")
     assert set(example) == {use["name"] for use in uses} | {"COMPOSE_PROFILES"}
-    assert {name for name, value in example.items() if not value} == SECRETS
+    assert {name for name, value in example.items() if not value} == SECRETS | OPTIONAL_SECRETS
     for use in uses:
         if use["operator"] == ":-":
             assert example[use["name"]] == use["rest"]
@@ -206,7 +210,7 @@ def test_nothing_runs_as_root_or_is_reachable_from_outside(compose: ComposeFile)
         assert "no-new-privileges:true" in service["security_opt"], name
         assert "privileged" not in service
         for port in service.get("ports", []):
-            assert name in {"api-server", "s3"}
+            assert name in {"api-server", "s3", "receiver"}
             assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
     assert re.findall(r"^USER (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE) == ["50000:0"]
 
@@ -294,7 +298,12 @@ S3 = {"s3-volume", "s3", "s3-buckets"}
 
 @pytest.mark.parametrize(
     ("profiles", "services"),
-    [("", AIRFLOW), ("s3", AIRFLOW | S3), ("demo", AIRFLOW | S3 | {"livekit", "demo-events"})],
+    [
+        ("", AIRFLOW),
+        ("s3", AIRFLOW | S3),
+        ("demo", AIRFLOW | S3 | {"livekit", "demo-events"}),
+        ("receiver", AIRFLOW | {"receiver"}),
+    ],
 )
 def test_compose_accepts_the_file_with_each_profile(
     config_command: list[str], tmp_path: Path, profiles: str, services: set[str]
@@ -380,3 +389,35 @@ def test_the_demo_puts_a_fake_livekit_s_events_where_the_recovery_looks(
     reader.read(store, found)
     assert sorted(found) == sorted(stored)
     assert len(reader.result().backups) == len(stored)
+
+
+def test_the_receiver_stores_what_livekit_signs(s3_server: Any, s3_client: Any, bucket: str, tmp_path: Path) -> None:
+    from livekit_backup.testing import WebhookSender
+
+    (port,) = free_ports(1)
+    secret = "a-secret-of-more-than-thirty-two-bytes"
+    variables = made_up() | {
+        "S3_ACCESS_KEY": s3_server.access_key,
+        "S3_SECRET_KEY": s3_server.secret_key,
+        "S3_ENDPOINT_URL": s3_server.endpoint_url,
+        "LIVEKIT_BACKUP_INBOX": f"s3://{bucket}/inbox",
+    }
+    moved = {"port=8070": f"port={port}", '", 8070,': f'", {port},', "0.0.0.0": "127.0.0.1"}
+    keyless = ComposeFile(variables, moved)
+    ended = subprocess.run(
+        keyless.command("receiver"), env=keyless.environment("receiver"), capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 2
+    assert "LIVEKIT_API_KEY" in ended.stderr
+
+    compose = ComposeFile(variables | {"LIVEKIT_API_KEY": "APIcompose", "LIVEKIT_API_SECRET": secret}, moved)
+    environment = compose.environment("receiver")
+    log = tmp_path / "receiver.log"
+    assert not succeeds_within(1, compose.healthcheck("receiver"), environment)
+    with running(compose.command("receiver"), environment, log):
+        assert succeeds_within(30, compose.healthcheck("receiver"), environment), log.read_text()
+        with WebhookSender(f"http://127.0.0.1:{port}/webhook", "APIcompose", secret) as sender:
+            assert sender.send({"event": "egress_ended", "egressInfo": {"egressId": "EG_1"}}).accepted
+    keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket=bucket, Prefix="inbox/2")["Contents"]]
+    assert len(keys) == 1
+    assert "/EG_1-egress_ended-" in keys[0]

@@ -7,7 +7,14 @@ from datetime import timedelta
 import pytest
 
 from livekit_backup.errors import ConfigurationError
-from livekit_backup.hooks.configuration import KEYS, LEDGER_FOLDER, check_upload_options, load_settings
+from livekit_backup.hooks.configuration import (
+    KEYS,
+    LEDGER_FOLDER,
+    RECEIVER_KEYS,
+    check_upload_options,
+    load_receiver_settings,
+    load_settings,
+)
 from livekit_backup.models.upload_options import UploadOptions
 
 PREFIX = "AIRFLOW__LIVEKIT_BACKUP__"
@@ -177,3 +184,47 @@ def test_templates_are_checked_once_they_are_rendered(given):
 def test_what_is_no_template_is_checked_before(given, says):
     with pytest.raises(ConfigurationError, match=says):
         check_upload_options(given)
+
+
+@pytest.fixture
+def receiver_section(monkeypatch: pytest.MonkeyPatch):
+    def configure(**values: str) -> None:
+        for key in (*KEYS, *RECEIVER_KEYS):
+            monkeypatch.delenv(f"AIRFLOW__LIVEKIT_BACKUP__{key.upper()}", raising=False)
+        for key, value in values.items():
+            monkeypatch.setenv(f"AIRFLOW__LIVEKIT_BACKUP__{key.upper()}", value)
+
+    return configure
+
+
+def test_the_receiver_needs_an_inbox_and_no_warehouse(receiver_section):
+    receiver_section(inbox="s3://acme-events/livekit/")
+    settings, inbox_conn_id, livekit_conn_id = load_receiver_settings()
+    assert (settings.inbox, settings.webhook_events, settings.webhook_max_bytes) == (
+        "s3://acme-events/livekit",
+        "egress",
+        1048576,
+    )
+    assert (inbox_conn_id, livekit_conn_id) == ("aws_default", "livekit_default")
+
+
+def test_the_receivers_connections_are_those_of_the_recovery(receiver_section):
+    receiver_section(inbox="s3://b", aws_conn_id="one", livekit_conn_id="eu", webhook_events="all")
+    assert load_receiver_settings()[1:] == ("one", "eu")
+    receiver_section(inbox="s3://b", aws_conn_id="one", inbox_conn_id="two")
+    assert load_receiver_settings()[1] == "two"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({}, "AIRFLOW__LIVEKIT_BACKUP__INBOX"),
+        ({"inbox": "/tmp"}, "AIRFLOW__LIVEKIT_BACKUP__INBOX"),
+        ({"inbox": "s3://b", "webhook_events": "most"}, "AIRFLOW__LIVEKIT_BACKUP__WEBHOOK_EVENTS"),
+        ({"inbox": "s3://b", "webhook_max_bytes": "-1"}, "AIRFLOW__LIVEKIT_BACKUP__WEBHOOK_MAX_BYTES"),
+    ],
+)
+def test_what_the_receiver_cannot_use_is_named(receiver_section, values, named):
+    receiver_section(**values)
+    with pytest.raises(ConfigurationError, match=named):
+        load_receiver_settings()

@@ -12,8 +12,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livekit_backup.core import json_documents
-from livekit_backup.core.json_documents import read_documents
+from livekit_backup.core import decompression, json_documents
+from livekit_backup.core.event_selection import DocumentSelection
 from unit.fakes import Body
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -80,7 +80,7 @@ PACKED = {
 
 
 def _read(data: bytes, chunks=()):
-    return list(read_documents(Body(data, chunks)))
+    return list(DocumentSelection(Body(data, chunks), selects=False))
 
 
 def _values(data: bytes, chunks=()):
@@ -245,7 +245,7 @@ def test_too_long_a_document_is_given_up_and_the_next_is_read(monkeypatch):
 
 
 def test_an_object_ends_somewhere(monkeypatch):
-    monkeypatch.setattr(json_documents, "MAX_OBJECT_BYTES", 10_000)
+    monkeypatch.setattr(decompression, "MAX_OBJECT_BYTES", 10_000)
     documents = _read(gzip.compress(b'{"a": 1}\n' * 10_000))
     assert "longer than 10000 bytes" in documents[-1].error
     assert len(documents) < 1200

@@ -100,7 +100,10 @@ def test_ingest_returns_references_and_no_links(bench):
     bench.store_event({"event": "room_started"}, egress_ended("EG_2", status=4), {"x": 1})
     [backup] = bench.run(IngestEventsOperator)
     assert backup["egress_id"] == "EG_1"
-    assert backup["events"] == [{"uri": "s3://b/in/2026/11/20/13/0", "position": 0}]
+    [event] = backup["events"]
+    assert (event["uri"], event["position"]) == ("s3://b/in/2026/11/20/13/0", 0)
+    stored = bench.store.objects[event["uri"]]
+    assert json.loads(stored[event["offset"] :][: event["length"]])["egressInfo"]["egressId"] == "EG_1"
     assert "Signature" not in json.dumps(backup)
     intake = bench.ledger.read_intake("d", "r")
     assert (intake.objects, intake.events, len(intake.unreadable), intake.failed_without_backup) == (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import jsonschema
 import pytest
 
 from livekit_backup import __version__
-from livekit_backup.hooks.configuration import KEYS, SECTION
+from livekit_backup.hooks.configuration import KEYS, RECEIVER_KEYS, SECTION
+from livekit_backup.hooks.livekit import WEBHOOK_SECRETS, LiveKitHook
+from livekit_backup.models.receiver_settings import ReceiverSettings
 from livekit_backup.models.settings import Settings
 from livekit_backup.provider_info import OPTIONS, get_provider_info
 
@@ -30,6 +35,8 @@ SETTINGS_DEFAULTS = {
     "parallel_ranges": str(Settings.model_fields["parallel_ranges"].default),
     "allowed_hosts": ", ".join(Settings.model_fields["allowed_hosts"].default),
     "grace": f"{Settings.model_fields['grace'].default.total_seconds():.0f}",
+    "webhook_events": ReceiverSettings.model_fields["webhook_events"].default,
+    "webhook_max_bytes": str(ReceiverSettings.model_fields["webhook_max_bytes"].default),
 }
 
 
@@ -44,13 +51,13 @@ def test_it_follows_airflows_schema():
 
 
 def test_every_key_is_told():
-    assert tuple(OPTIONS) == KEYS == tuple(SETTINGS_DEFAULTS)
-    for key in KEYS:
+    assert tuple(OPTIONS) == (*KEYS, *RECEIVER_KEYS) == tuple(SETTINGS_DEFAULTS)
+    for key in OPTIONS:
         assert _option(key)["description"].endswith(".")
         assert _option(key)["example"]
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", [*KEYS, *RECEIVER_KEYS])
 def test_defaults_are_the_models_own(key, monkeypatch):
     from airflow.sdk import conf
 
@@ -68,6 +75,46 @@ def test_examples_are_settings():
     values["allowed_hosts"] = tuple(values["allowed_hosts"].split(", "))
     values["upload_options"] = json.loads(values["upload_options"])
     assert Settings(**{**values, "grace": float(values["grace"])}).landing_key == "{filename}"
+    examples = {key: OPTIONS[key][2] for key in ReceiverSettings.model_fields}
+    assert ReceiverSettings(**examples).webhook_events == "all"
+
+
+def test_the_connection_type_is_the_hooks_own():
+    [told] = get_provider_info()["connection-types"]
+    name, _, hook = told["hook-class-name"].rpartition(".")
+    assert getattr(import_module(name), hook) is LiveKitHook
+    assert told["connection-type"] == LiveKitHook.conn_type
+    assert told["hook-name"] == LiveKitHook.hook_name
+    assert list(told["conn-fields"]) == [WEBHOOK_SECRETS]
+
+
+def test_airflow_shows_the_connection_types_form_without_importing_the_hook():
+    code = """
+import json, sys
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+[meta] = [one for one in HookMetaService.hook_meta_data() if one.connection_type == "livekit"]
+print(json.dumps([meta.model_dump(), sorted(sys.modules)]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    form, modules = json.loads(done.stdout.splitlines()[-1])
+    assert form["hook_name"] == "LiveKit"
+    standard = {name: field for name, field in form["standard_fields"].items() if field}
+    titles = {name: field["title"] for name, field in standard.items() if field["title"]}
+    assert titles == {"host": "LiveKit URL", "login": "API key", "password": "API secret"}
+    assert {name for name, field in standard.items() if field["hidden"]} == {"port", "url_schema"}
+    [secrets] = form["extra_fields"].items()
+    assert secrets[0] == "webhook_secrets"
+    assert secrets[1]["schema"]["format"] == "password"
+    assert not {"livekit_backup.hooks.livekit", "livekit_backup.core.livekit_api"} & set(modules)
+
+
+def test_airflow_finds_the_hook_by_the_connection_type():
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    found = ProvidersManagerTaskRuntime().hooks["livekit"]
+    assert found.hook_class_name == f"{LiveKitHook.__module__}.{LiveKitHook.__name__}"
+    assert found.connection_id_attribute_name == "livekit_conn_id"
+    assert found.connection_testable
 
 
 def test_entry_points_lead_here():

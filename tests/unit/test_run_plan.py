@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -157,6 +158,24 @@ def test_what_a_killed_run_has_done_is_no_list_of_all_there_is():
     assert [known.file.filename for known in bench.plan().accounted] == ["(2 images of t)"]
 
 
+def test_what_the_event_names_is_the_list_until_a_manifest_is_read():
+    bench = Bench(_event("EG_1", "a.mp4", "b.mp4", manifestLocation=signed("m.json")))
+    [ref] = bench.refs()
+
+    def listed():
+        return [file.filename for file in bench.ledger.read_files(ref.egress_id, ref.run)]
+
+    bench.manifests["/m.json"] = LinkExpiredError("dead")
+    bench.plan()
+    assert listed() == ["a.mp4", "b.mp4"]
+    whole = ["a.mp4", "b.mp4", "c.mp4"]
+    bench.manifests["/m.json"] = {"files": [{"filename": name, "location": signed(name)} for name in whole]}
+    bench.plan()
+    bench.manifests["/m.json"] = SourceUnavailableError("503")
+    bench.plan()
+    assert listed() == whole
+
+
 def test_over_the_limit_landed_files_make_room():
     bench = Bench(_event("EG_1", "a", "b", "c"))
     for file in bench.plan().to_recover[:2]:
@@ -165,6 +184,20 @@ def test_over_the_limit_landed_files_make_room():
     assert [file.filename for file in plan.to_recover] == ["c"]
     assert [known.outcome for known in plan.accounted] == [Outcome.ALREADY_LANDED] * 2
     assert [file.filename for file in bench.plan(most=3).to_recover] == ["a", "b", "c"]
+
+
+def test_a_compressed_object_is_read_once_for_many_backups(monkeypatch):
+    monkeypatch.setattr(run_plan, "BATCH", 50)
+    bench = Bench()
+    events = [_event(f"EG_{number}", "a") for number in range(100)]
+    bench.store.put("s3://b/in/all", gzip.compress(b"".join(json.dumps(event).encode() + b"\n" for event in events)))
+    refs = bench.refs()
+    opened = []
+    whole = bench.store.open
+    monkeypatch.setattr(bench.store, "open", lambda uri, *at: opened.append(uri) or whole(uri, *at))
+    plan = bench.plan(refs)
+    assert {file.egress_id for file in plan.to_recover} == {ref.egress_id for ref in refs}
+    assert opened.count("s3://b/in/all") == 2
 
 
 def test_nothing_to_do():

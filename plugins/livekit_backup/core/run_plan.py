@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from livekit_backup.core.http_connections import resolver_for
-from livekit_backup.core.inbox import load_backup_events
+from livekit_backup.core.inbox import load_events, why_gone
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.locations import Location, check_location, system_resolver
 from livekit_backup.core.planning import FindPrimary, merge_plans, plan_backup
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
-from livekit_backup.errors import RetryableError, SourceUnavailableError, UnreadableEventError
+from livekit_backup.errors import RetryableError, SourceUnavailableError
+from livekit_backup.models.egress import WebhookEvent
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import AccountedFile, BackupRef, FileIdentity, FileKind, Plan, RecordingFile
@@ -22,6 +23,8 @@ from livekit_backup.models.settings import Settings
 
 WORKERS = 8
 """Manifests fetched at a time: each may take up to 64 MiB while it is read."""
+BATCH = 256
+"""Backups whose events are in memory at a time: a compressed object is read once for all of them."""
 
 
 def plan_run(
@@ -47,23 +50,26 @@ def plan_run(
     check = _location_check(settings)
     unanswered: list[str] = []
 
-    def plan(ref: BackupRef) -> Plan:
-        try:
-            resolved = resolve_backup(load_backup_events(inbox, ref), fetch)
-        except UnreadableEventError as error:
-            return _with_known_names(Plan(accounted=(_vanished(ref, str(error), now),)), ref, ledger)
+    def plan(ref: BackupRef, events: Sequence[WebhookEvent]) -> Plan:
+        if not events:
+            return _with_known_names(Plan(accounted=(_vanished(ref, why_gone(ref), now),)), ref, ledger)
+        resolved = resolve_backup(events, fetch)
+        planned = plan_backup(ref, resolved, settings, check, now, find_primary)
         if isinstance(resolved.manifest_error, RetryableError):
             if patient and any(file.error for file in resolved.files):
                 unanswered.append(str(resolved.manifest_error))
-            return plan_backup(ref, resolved, settings, check, now, find_primary)
-        planned = plan_backup(ref, resolved, settings, check, now, find_primary)
-        if resolved.manifest_error:
-            return _with_known_names(planned, ref, ledger)
-        ledger.write_files(ref.egress_id, ref.run, planned.files)
+        elif resolved.manifest_error:
+            planned = _with_known_names(planned, ref, ledger)
+        # What the event alone names is a list too, so that a file whose task dies is missed; a manifest's is better.
+        if not resolved.manifest_error or not ledger.read_files(ref.egress_id, ref.run):
+            ledger.write_files(ref.egress_id, ref.run, planned.files)
         return planned
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="resolve") as pool:
-        plans = list(pool.map(plan, refs))
+        plans: list[Plan] = []
+        for start in range(0, len(refs), BATCH):
+            batch = refs[start : start + BATCH]
+            plans += pool.map(plan, batch, load_events(inbox, batch, pool.map))
     if unanswered:
         raise SourceUnavailableError(f"{len(unanswered)} manifests did not answer, such as: {unanswered[0]}")
     if sum(len(plan.to_recover) for plan in plans) > most:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from livekit_backup.core.storage import join_uri
 from livekit_backup.errors import ConfigurationError
+from livekit_backup.models.receiver_settings import ReceiverSettings
 from livekit_backup.models.settings import Settings
 from livekit_backup.models.upload_options import UploadOptions
 
@@ -32,6 +33,8 @@ KEYS = (
     "allowed_hosts",
     "grace",
 )
+RECEIVER_KEYS = ("webhook_events", "webhook_max_bytes")
+"""No operator's arguments: the webhook receiver in Airflow's API server reads them."""
 LEDGER_FOLDER = "_livekit_backup"
 
 _ANY_ENCRYPTION = "aws:kms"
@@ -67,6 +70,34 @@ def load_settings(overrides: Mapping[str, Any]) -> Settings:
         return Settings(**{key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         raise _unusable(error, values) from None
+
+
+def load_receiver_settings() -> tuple[ReceiverSettings, str, str]:
+    """Return the webhook receiver's settings, the inbox's connection and LiveKit's.
+
+    :raises ConfigurationError: a key is missing or cannot be used; the text names it and how to set it.
+    """
+
+    def configured(key: str) -> str | None:
+        return conf.get(SECTION, key, fallback=None) or None
+
+    values = {key: value for key in ReceiverSettings.model_fields if (value := configured(key))}
+    if "inbox" not in values:
+        raise ConfigurationError("inbox is not set: set AIRFLOW__LIVEKIT_BACKUP__INBOX=s3://bucket/prefix")
+    try:
+        settings = ReceiverSettings.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        key = str(problem["loc"][0])
+        what = problem["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+        cure = f"correct AIRFLOW__LIVEKIT_BACKUP__{key.upper()}"
+        raise ConfigurationError(f"{key} {what}, not {values[key]!r}: {cure}") from None
+    inbox_conn_id = configured("inbox_conn_id") or configured("aws_conn_id")
+    return (
+        settings,
+        inbox_conn_id or Settings.model_fields["inbox_conn_id"].default,
+        configured("livekit_conn_id") or Settings.model_fields["livekit_conn_id"].default,
+    )
 
 
 def check_upload_options(given: Any) -> None:

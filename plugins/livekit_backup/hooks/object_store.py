@@ -1,4 +1,4 @@
-"""The object store of the core, over Airflow's S3Hook: endpoint, region, role and keys are the connection's."""
+"""The object store of the core, over boto: endpoint, region, role and keys are the connection's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.exceptions import ClientError
 
 from livekit_backup.core.storage import NewUpload, UploadedPart, split_uri
 from livekit_backup.errors import UploadGoneError
+from livekit_backup.hooks.s3_client import EnvironmentConnection, S3Connection
 from livekit_backup.hooks.s3_errors import (
     ABSENT,
     CONFLICT,
@@ -35,14 +35,16 @@ _WHOLE_CHECKS = frozenset({"MpuObjectSize", "ChecksumCRC64NVME", "ChecksumType"}
 
 
 class S3ObjectStore(S3Objects):
-    """S3 buckets through one Airflow connection. Safe to share between threads.
+    """S3 buckets through one connection. Safe to share between threads.
 
-    :param aws_conn_id: the Airflow connection.
+    :param connection: an Airflow connection's id, or a connection itself.
     :param options: how objects are made, and what every call carries.
     """
 
-    def __init__(self, aws_conn_id: str, options: UploadOptions | None = None) -> None:
-        super().__init__(aws_conn_id, options)
+    def __init__(
+        self, connection: str | S3Connection | EnvironmentConnection, options: UploadOptions | None = None
+    ) -> None:
+        super().__init__(connection, options)
         self._looks_first = True
 
     def without_looking(self) -> S3ObjectStore:
@@ -192,6 +194,8 @@ class S3ObjectStore(S3Objects):
 
 async def holds_any_object(aws_conn_id: str, prefix_uris: Iterable[str]) -> bool:
     """Whether an object lies under any of the prefixes. For triggers: nothing in it blocks the event loop."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
     hook = S3Hook(aws_conn_id=aws_conn_id)
     async with await hook.get_async_conn() as client:  # type: ignore[no-untyped-call]
         for uri in prefix_uris:

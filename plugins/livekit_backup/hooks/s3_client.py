@@ -1,15 +1,18 @@
-"""An Airflow connection as a boto client, and where it leads."""
+"""An Airflow connection, or boto's own environment, as a boto client, and where it leads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.config import Config
 
 from livekit_backup.hooks.s3_places import S3Place
+
+if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": 10,
@@ -23,31 +26,77 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class S3Connection:
-    """One connection; nothing is looked up before it is used."""
+    """One Airflow connection; nothing is looked up before it is used.
 
-    def __init__(self, aws_conn_id: str) -> None:
+    :param aws_conn_id: the Airflow connection.
+    :param tuning: of botocore's Config, over our defaults; what the connection itself says wins over both.
+    """
+
+    def __init__(self, aws_conn_id: str, *, tuning: Mapping[str, Any] | None = None) -> None:
         self.aws_conn_id = aws_conn_id
+        self._tuning = dict(tuning or {})
 
     @cached_property
     def _hook(self) -> S3Hook:
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
         return S3Hook(aws_conn_id=self.aws_conn_id)
 
     @cached_property
     def client(self) -> Any:
         """A client with the connection's endpoint, region, role and keys; its own ``config_kwargs`` win."""
         own: dict[str, Any] = dict(getattr(self._hook.config, "_user_provided_options", {}))
-        # Over TLS the body is protected already; its SHA-256 in the signature would cost a fifth of the CPU.
-        s3 = {"payload_signing_enabled": False, **(own.pop("s3", None) or {})}
-        config = Config(**{**_DEFAULTS, **own, "s3": s3})
+        config = _config({**self._tuning, **own})
         return self._hook.get_client_type(region_name=self._hook.region_name, config=config)
 
     @cached_property
     def place(self) -> S3Place:
         """Where it leads. Its bucket is the connection's own: ``bucket_name`` in ``service_config`` for S3."""
-        meta = self.client.meta
-        place = S3Place(meta.endpoint_url, meta.partition, bucket=self._hook.service_config.get("bucket_name") or "")
-        if place.is_aws:
-            # Which keys they are matters elsewhere only, and to ask may mean to assume a role once more.
-            return place
-        credentials = self._hook.get_session().get_credentials()
-        return replace(place, access_key=credentials.access_key if credentials else "")
+        return _place(
+            self.client,
+            self._hook.service_config.get("bucket_name") or "",
+            lambda: self._hook.get_session().get_credentials(),
+        )
+
+
+class EnvironmentConnection:
+    """boto3's own environment (``AWS_*``, profiles, roles of the machine): for processes without Airflow.
+
+    :param tuning: of botocore's Config, over our defaults.
+    """
+
+    aws_conn_id = ""
+
+    def __init__(self, *, tuning: Mapping[str, Any] | None = None) -> None:
+        self._tuning = dict(tuning or {})
+
+    @cached_property
+    def _session(self) -> Any:
+        import boto3
+
+        return boto3.session.Session()
+
+    @cached_property
+    def client(self) -> Any:
+        """A client with the environment's endpoint, region, role and keys."""
+        return self._session.client("s3", config=_config(self._tuning))
+
+    @cached_property
+    def place(self) -> S3Place:
+        """Where it leads."""
+        return _place(self.client, "", self._session.get_credentials)
+
+
+def _config(own: dict[str, Any]) -> Config:
+    # Over TLS the body is protected already; its SHA-256 in the signature would cost a fifth of the CPU.
+    s3 = {"payload_signing_enabled": False, **(own.pop("s3", None) or {})}
+    return Config(**{**_DEFAULTS, **own, "s3": s3})
+
+
+def _place(client: Any, bucket: str, credentials: Callable[[], Any]) -> S3Place:
+    place = S3Place(client.meta.endpoint_url, client.meta.partition, bucket=bucket)
+    if place.is_aws:
+        # Which keys they are matters elsewhere only, and to ask may mean to assume a role once more.
+        return place
+    found = credentials()
+    return replace(place, access_key=found.access_key if found else "")

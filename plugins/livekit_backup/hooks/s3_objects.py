@@ -1,9 +1,10 @@
-"""Whole objects of S3 buckets, over one Airflow connection."""
+"""Whole objects of S3 buckets, over one connection."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,7 +13,7 @@ from livekit_backup.core.locations import Location
 from livekit_backup.core.storage import ObjectHead, ReadableBody, split_uri
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.hooks.s3_bodies import ObjectBody
-from livekit_backup.hooks.s3_client import S3Connection
+from livekit_backup.hooks.s3_client import EnvironmentConnection, S3Connection
 from livekit_backup.hooks.s3_errors import (
     ABSENT,
     error_code,
@@ -23,6 +24,7 @@ from livekit_backup.hooks.s3_errors import (
     store_errors,
 )
 from livekit_backup.hooks.s3_places import S3Place
+from livekit_backup.hooks.s3_reads import ObjectReader
 from livekit_backup.models.upload_options import MAX_TAGS, UploadOptions
 
 MAX_LEDGER_DOCUMENT_BYTES = 64 * 1024 * 1024
@@ -37,14 +39,20 @@ _NO_MD5_ETAGS = frozenset({"aws:kms", "aws:kms:dsse"})
 class S3Objects:
     """The part of an object store that needs no multipart upload.
 
-    :param aws_conn_id: the Airflow connection.
+    :param connection: an Airflow connection's id, or a connection itself.
     :param options: how objects are made, and what every call carries.
     """
 
-    def __init__(self, aws_conn_id: str, options: UploadOptions | None = None) -> None:
-        self.aws_conn_id = aws_conn_id
+    def __init__(
+        self, connection: str | S3Connection | EnvironmentConnection, options: UploadOptions | None = None
+    ) -> None:
+        self.connection = S3Connection(connection) if isinstance(connection, str) else connection
         self.options = options or UploadOptions()
-        self.connection = S3Connection(aws_conn_id)
+
+    @property
+    def aws_conn_id(self) -> str:
+        """The Airflow connection; empty where there is none."""
+        return self.connection.aws_conn_id
 
     @property
     def _client(self) -> Any:
@@ -89,6 +97,9 @@ class S3Objects:
         :raises ConfigurationError: the store ignores ranges.
         """
         asked = self._at(uri)
+        if not start and stop is None and not etag:
+            with store_errors(uri), source_errors(uri):
+                return ObjectBody(uri, self._reader.open(asked))
         if is_range := start > 0 or stop is not None:
             asked["Range"] = byte_range(start, stop)
         if etag:
@@ -104,6 +115,10 @@ class S3Objects:
             body.close()
             raise ConfigurationError(f"{uri}: the store does not give the range of bytes that was asked for")
         return body
+
+    @cached_property
+    def _reader(self) -> ObjectReader:
+        return ObjectReader(self._client)
 
     def get(self, uri: str) -> bytes | None:
         """Return a small object, or None."""

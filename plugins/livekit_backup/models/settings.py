@@ -20,6 +20,15 @@ _HOST_ENTRY = re.compile(
 """A pattern is ``*.`` and at least two labels. IPv6 addresses stand in brackets, or bare without a port."""
 
 
+def plain_s3_uri(value: str) -> str:
+    """Return ``s3://bucket[/prefix]`` without a slash at its end. :raises ValueError: it is something else."""
+    scheme, _, rest = value.partition("://")
+    bucket = rest.partition("/")[0]
+    if scheme != "s3" or not bucket or bucket != bucket.strip() or "?" in value or "#" in value:
+        raise ValueError("must be s3://bucket or s3://bucket/prefix")
+    return value.rstrip("/")
+
+
 class Settings(FrozenModel):
     """Validated settings; every URI is ``s3://bucket[/prefix]`` without a slash at its end."""
 
@@ -40,14 +49,7 @@ class Settings(FrozenModel):
     allowed_hosts: tuple[str, ...] = ("*.amazonaws.com", "storage.googleapis.com")
     grace: timedelta = timedelta(seconds=300)
 
-    @field_validator("inbox", "warehouse", "ledger")
-    @classmethod
-    def _is_s3_uri(cls, value: str) -> str:
-        scheme, _, rest = value.partition("://")
-        bucket = rest.partition("/")[0]
-        if scheme != "s3" or not bucket or bucket != bucket.strip() or "?" in value or "#" in value:
-            raise ValueError("must be s3://bucket or s3://bucket/prefix")
-        return value.rstrip("/")
+    _is_s3_uri = field_validator("inbox", "warehouse", "ledger")(plain_s3_uri)
 
     @field_validator("landing_key")
     @classmethod

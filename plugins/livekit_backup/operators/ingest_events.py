@@ -16,7 +16,7 @@ class IngestEventsOperator(RecoveryOperator):
 
     What cannot be parsed is listed in the run's report with its object, position and reason.
 
-    Returns a list of ``{egress_id, run, room_name, events: [{uri, position}]}``.
+    Returns a list of ``{egress_id, run, room_name, events: [{uri, position, offset, length}], ended_at, brought_by}``.
     """
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -30,8 +30,8 @@ class IngestEventsOperator(RecoveryOperator):
             store = self.inbox_store(settings)
             reader = IntakeReader(wanted_egress_ids(context))
             self.log.info("reading %s from %s to %s", settings.inbox, window.start, window.end)
-            for prefix in inbox_prefixes(settings.inbox, settings.inbox_layout, window):
-                reader.read(store, store.list_keys(prefix))
+            prefixes = inbox_prefixes(settings.inbox, settings.inbox_layout, window)
+            reader.read(store, (uri for prefix in prefixes for uri in store.list_keys(prefix)))
             intake = reader.result()
             attempt = attempt_of(context)
             self.open_ledger(settings).write_intake(attempt.dag_id, attempt.run_id, intake)

@@ -98,9 +98,6 @@ class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
 
         store = self.inbox_store(settings)
         reader = IntakeReader(wanted_egress_ids(context))
-        for prefix in inbox_prefixes(settings.inbox, settings.inbox_layout, window) if read else ():
-            for uri in store.list_keys(prefix):
-                reader.read(store, [uri])
-                if reader.has_found:
-                    return reader.result()
+        prefixes = inbox_prefixes(settings.inbox, settings.inbox_layout, window) if read else ()
+        reader.read(store, (uri for prefix in prefixes for uri in store.list_keys(prefix)), until_found=True)
         return reader.result()

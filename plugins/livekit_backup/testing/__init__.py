@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from livekit_backup.testing.backup_server import Request
+    from livekit_backup.testing.fake_api import ApiFault
     from livekit_backup.testing.fake_livekit import FakeLiveKit
     from livekit_backup.testing.presigning import SigningKey
     from livekit_backup.testing.recordings import Recording, RecordingOptions
     from livekit_backup.testing.stored_objects import Fault, StoredObject
     from livekit_backup.testing.synthetic_bytes import MIB, SyntheticBytes
+    from livekit_backup.testing.webhook_sender import Delivery, WebhookSender
 
 __all__ = [
     "MIB",
+    "ApiFault",
+    "Delivery",
     "FakeLiveKit",
     "Fault",
     "Recording",
@@ -33,9 +37,12 @@ __all__ = [
     "SigningKey",
     "StoredObject",
     "SyntheticBytes",
+    "WebhookSender",
 ]
 
 _MODULES = {
+    "ApiFault": "fake_api",
+    "Delivery": "webhook_sender",
     "FakeLiveKit": "fake_livekit",
     "Fault": "stored_objects",
     "Recording": "recordings",
@@ -43,6 +50,7 @@ _MODULES = {
     "Request": "backup_server",
     "SigningKey": "presigning",
     "StoredObject": "stored_objects",
+    "WebhookSender": "webhook_sender",
 }
 
 
