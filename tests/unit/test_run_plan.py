@@ -169,7 +169,7 @@ def test_what_the_event_names_is_the_list_until_a_manifest_is_read():
     bench.plan()
     assert listed() == ["a.mp4", "b.mp4"]
     whole = ["a.mp4", "b.mp4", "c.mp4"]
-    bench.manifests["/m.json"] = {"files": [{"filename": name, "location": signed(name)} for name in whole]}
+    bench.manifests["/m.json"] = {"files": [{"filename": name, "location": signed(f"EG_1/{name}")} for name in whole]}
     bench.plan()
     bench.manifests["/m.json"] = SourceUnavailableError("503")
     bench.plan()

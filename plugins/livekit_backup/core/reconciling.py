@@ -17,11 +17,11 @@ from typing import Any
 
 from livekit_backup.core.backup_accounts import BATCH, BackupAccount, backup_accounts, ended_of
 from livekit_backup.core.evidence import evidence_uri, keep
-from livekit_backup.core.stored_events import raw_event
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.livekit_api import ListedEgress
 from livekit_backup.core.redaction import without_query
 from livekit_backup.core.storage import ObjectStore
+from livekit_backup.core.stored_events import raw_event
 from livekit_backup.core.upload_failures import failed_to_upload
 from livekit_backup.core.wording import escaped
 from livekit_backup.errors import LivekitBackupError, RetryableError, UnreadableEventError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from livekit_backup.core.stored_events import raw_event
 from livekit_backup.core.livekit_api import ListedEgress
 from livekit_backup.core.reconciling import as_event, reference_to
 from livekit_backup.core.storage import ObjectStore
+from livekit_backup.core.stored_events import raw_event
 from livekit_backup.errors import LivekitBackupError
 from livekit_backup.models.egress import EgressInfo
 from livekit_backup.models.references import BackupRef, Intake
