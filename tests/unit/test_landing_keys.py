@@ -130,7 +130,8 @@ def test_rooms_are_one_segment(room, segment):
 
 @given(st.text(max_size=30))
 def test_any_room_is_one_harmless_segment(room):
-    key = _land(room_name=room, template="{room_name}/{filename}").removeprefix("s3://b/out/")
+    # A room called as the ledger's folder is refused, which is another test's.
+    key = _land(room_name=room, template="{room_name}/{filename}", ledger="s3://b/ledger").removeprefix("s3://b/out/")
     first, _, rest = key.partition("/")
     assert rest == "a.mp4"
     assert first not in ("", ".", "..")
