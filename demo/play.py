@@ -11,9 +11,20 @@ from typing import Any
 
 from livekit_backup.core.storage import split_uri
 from livekit_backup.testing import FakeLiveKit
-from livekit_backup.testing.embedded_s3 import EmbeddedS3
+from livekit_backup.testing.embedded_airflow import EmbeddedAirflow
 from livekit_backup.testing.recordings import Recording
-from scene import DAG_ID, EVENTS, RECORDINGS, Moment, airflow, embedded_s3, fake_livekit, make_recordings
+from scene import (
+    DAG_ID,
+    EVENTS,
+    RECONCILE_DAG_ID,
+    RECORDINGS,
+    Moment,
+    airflow,
+    embedded_s3,
+    fake_livekit,
+    make_recordings,
+    record_unannounced,
+)
 
 BEGAN = time.monotonic()
 
@@ -26,15 +37,21 @@ def main() -> int:
     with embedded_s3() as s3, fake_livekit(moment) as livekit:
         client = s3.client()
         recordings, expected = make_recordings(livekit, moment.time)
+        unannounced = record_unannounced(livekit, moment.time)
         store_events(client, livekit, recordings, moment)
-        run_id = run_dag(moment, s3)
-        report = read_report(client, run_id)
+        say("starting Airflow: scheduler, API server, DAG processor, triggerer")
+        with airflow(moment, s3, livekit) as instance:
+            run_id = run_dag(moment, instance)
+            reconcile_id = run_reconcile(instance)
+        report = read_report(client, DAG_ID, run_id)
         wrong = print_table(client, recordings, expected, report)
+        statement = read_report(client, RECONCILE_DAG_ID, reconcile_id)
+        wrong += check_unannounced(client, unannounced, statement)
     if wrong:
-        print(f"\n{wrong} of {len(expected)} files are not what they should be: the demo failed.")
+        print(f"\n{wrong} of {len(expected) + 1} files are not what they should be: the demo failed.")
         return 1
     print("\nAll as it should be: the good ones landed byte for byte, the bad ones are named with their reason.")
-    print("`make ui` shows the run in Airflow.")
+    print("`make ui` shows the runs in Airflow.")
     return 0
 
 
@@ -57,26 +74,56 @@ def store_events(client: Any, livekit: FakeLiveKit, recordings: list[Recording],
     say(f"stored {len(recordings)} webhook events under s3://{EVENTS}/{moment.inbox}/{moment.hour:%Y/%m/%d/%H/}")
 
 
-def run_dag(moment: Moment, s3: EmbeddedS3) -> str:
+def run_dag(moment: Moment, instance: EmbeddedAirflow) -> str:
     """Run the DAG over the hour in which the events were stored, and return the run's id."""
-    say("starting Airflow: scheduler, API server, DAG processor, triggerer")
-    with airflow(moment, s3) as instance:
-        instance.await_dag(DAG_ID)
-        instance.unpause(DAG_ID)
-        window = {"start": moment.hour.isoformat(), "end": (moment.hour + timedelta(hours=1)).isoformat()}
-        run_id = instance.trigger(DAG_ID, conf=window)
-        say("unpaused; beside the demo's run the scheduler makes one for the last hour, which finds no events")
-        say(f"running {DAG_ID} over {moment.hour:%Y-%m-%d %H:%M} UTC and the hour after")
-        state = instance.wait(DAG_ID, run_id)
-        say(f"the run ended in {state}: it must fail while a recording that could be recovered is not safe")
-        for task in sorted(instance.task_instances(DAG_ID, run_id), key=lambda task: task["start_date"] or "~"):
-            print(f"          {task['state']:<16} {task['task_id']:<28} {task['rendered_map_index'] or ''}")
+    instance.await_dag(DAG_ID)
+    instance.unpause(DAG_ID)
+    window = {"start": moment.hour.isoformat(), "end": (moment.hour + timedelta(hours=1)).isoformat()}
+    run_id = instance.trigger(DAG_ID, conf=window)
+    say("unpaused; beside the demo's run the scheduler makes one for the last hour, which finds no events")
+    say(f"running {DAG_ID} over {moment.hour:%Y-%m-%d %H:%M} UTC and the hour after")
+    state = instance.wait(DAG_ID, run_id)
+    say(f"the run ended in {state}: it must fail while a recording that could be recovered is not safe")
+    print_tasks(instance, DAG_ID, run_id)
     return run_id
 
 
-def read_report(client: Any, run_id: str) -> dict[str, Any]:
+def run_reconcile(instance: EmbeddedAirflow) -> str:
+    """Let the scheduler run what asks LiveKit's API, and return the run's id."""
+    say("the webhook of one recording was lost on its way, so no event of it is stored")
+    instance.await_dag(RECONCILE_DAG_ID)
+    instance.unpause(RECONCILE_DAG_ID)
+    while not (runs := instance.api("GET", f"dags/{RECONCILE_DAG_ID}/dagRuns")["dag_runs"]):
+        time.sleep(0.5)
+    run_id = str(runs[0]["dag_run_id"])
+    say(f"unpaused {RECONCILE_DAG_ID}: it asks LiveKit's API for all backups of the last 7 days")
+    state = instance.wait(RECONCILE_DAG_ID, run_id)
+    say(f"the run ended in {state}: it must fail while a backup is at risk")
+    print_tasks(instance, RECONCILE_DAG_ID, run_id)
+    return run_id
+
+
+def print_tasks(instance: EmbeddedAirflow, dag_id: str, run_id: str) -> None:
+    """Print a run's tasks, their states and their labels."""
+    for task in sorted(instance.task_instances(dag_id, run_id), key=lambda task: task["start_date"] or "~"):
+        print(f"          {task['state']:<16} {task['task_id']:<28} {task['rendered_map_index'] or ''}")
+
+
+def check_unannounced(client: Any, recording: Recording, statement: dict[str, Any]) -> int:
+    """Hold the recording without a webhook against its original; return 1 unless it landed, and reconcile says so."""
+    [filename] = recording.files
+    uri = f"s3://{RECORDINGS}/recovered/dt={recording.started_at:%Y-%m-%d}/{recording.egress_id}/{filename}"
+    line = next((line for line in statement["backups"] if line["egress_id"] == recording.egress_id), {})
+    right = line.get("state") == "safe" and bool(line.get("found_by_reconcile"))
+    right = right and sha256_of(client, uri) == recording.sha256(filename)
+    verdict = "landed, and equals the original" if right else "NOT AS IT SHOULD BE"
+    print(f"{'  ' if right else '! '}{filename}, whose webhook was lost: {verdict}")
+    return int(not right)
+
+
+def read_report(client: Any, dag_id: str, run_id: str) -> dict[str, Any]:
     """Print the stored report and return it as data."""
-    prefix = f"recovered/_livekit_backup/runs/{DAG_ID}/"
+    prefix = f"recovered/_livekit_backup/runs/{dag_id}/"
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=RECORDINGS, Prefix=prefix)
     for page in pages:
         for item in page.get("Contents", ()):

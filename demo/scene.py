@@ -16,6 +16,7 @@ from livekit_backup.testing.recordings import Recording
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 DAG_ID = "livekit_backup_recovery"
+RECONCILE_DAG_ID = "livekit_backup_reconcile"
 EVENTS, RECORDINGS = "demo-events", "demo-recordings"
 MIB = 1024 * 1024
 
@@ -94,6 +95,13 @@ def make_recordings(livekit: FakeLiveKit, now: datetime) -> tuple[list[Recording
     return [meeting, voice, webinar, old, damaged], expected
 
 
+def record_unannounced(livekit: FakeLiveKit, now: datetime) -> Recording:
+    """A recording whose webhook is lost on its way: only LiveKit's API knows of it."""
+    return livekit.record_file(
+        "egress/board.mp4", size=8 * MIB, room_name="Board", uploaded_at=now - timedelta(hours=50)
+    )
+
+
 def fake_livekit(moment: Moment) -> FakeLiveKit:
     """The LiveKit of a moment: the same moment gives the same recordings and links."""
     return FakeLiveKit(port=moment.livekit_port, seed=moment.now)
@@ -104,7 +112,7 @@ def embedded_s3() -> EmbeddedS3:
     return EmbeddedS3(HOME / "s3", venv_dir=ROOT / ".embedded-s3" / "venv")
 
 
-def airflow(moment: Moment, s3: EmbeddedS3) -> EmbeddedAirflow:
+def airflow(moment: Moment, s3: EmbeddedS3, livekit: FakeLiveKit) -> EmbeddedAirflow:
     """The demo's Airflow, set up by environment variables as a user would."""
     return EmbeddedAirflow(
         HOME / "airflow",
@@ -112,6 +120,7 @@ def airflow(moment: Moment, s3: EmbeddedS3) -> EmbeddedAirflow:
         port=moment.airflow_port,
         environment={
             "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
+            "AIRFLOW_CONN_LIVEKIT_DEFAULT": livekit.airflow_connection(),
             "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{EVENTS}/{moment.inbox}",
             "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{RECORDINGS}/recovered",
             "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": f"127.0.0.1:{moment.livekit_port}, *.amazonaws.com",

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-from scene import DAG_ID, Moment, airflow, embedded_s3, fake_livekit, make_recordings
+from scene import DAG_ID, Moment, airflow, embedded_s3, fake_livekit, make_recordings, record_unannounced
 
 
 def main() -> int:
@@ -20,7 +20,8 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     with embedded_s3() as s3, fake_livekit(moment) as livekit:
         make_recordings(livekit, moment.time)
-        with airflow(moment, s3) as instance:
+        record_unannounced(livekit, moment.time)
+        with airflow(moment, s3, livekit) as instance:
             print(f"Airflow:  {instance.url}/dags/{DAG_ID}  (no password)")
             print(f"S3:       {s3.endpoint_url}  access key {s3.access_key}  secret key {s3.secret_key}")
             print("Ctrl-C stops all of it.", flush=True)

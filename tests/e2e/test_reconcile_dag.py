@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from livekit_backup.testing import WebhookSender
+from livekit_backup.testing.fake_api import API_KEYS
 from livekit_backup.testing.recordings import Recording
 
 from .conftest import DAG_ID, RECONCILE_DAG_ID, Site
@@ -85,10 +87,13 @@ def holds_landed(site: Site, recordings: list[Recording]) -> None:
 
 def test_three_of_ten_webhooks_are_lost_and_every_backup_is_landed(site: Site, bad_day: datetime) -> None:
     recordings = record(site, 10, bad_day, "incident")
+    began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    [(key, secret)] = API_KEYS.items()
+    sender = WebhookSender(f"{site.airflow.url}/livekit-backup/webhook", key, secret, timeout=60)
     for number, recording in enumerate(recordings):
         if number % 3 != 1:
-            site.store(recording, bad_day)
-    _, state = site.run(bad_day, bad_day + HOUR)
+            assert sender.send(recording.event()).accepted
+    _, state = site.run(began, datetime.now(UTC))
     assert state == "success"
 
     run_id, state = reconcile(site, bad_day, bad_day + HOUR)
