@@ -29,8 +29,8 @@ SECRETS = {
     "S3_ACCESS_KEY",
     "S3_SECRET_KEY",
 }
-OPTIONAL_SECRETS = {"LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
-"""Of the profile receiver: Compose would ask for them whatever the profile, so the receiver itself does."""
+OPTIONAL = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
+"""Recoveries go without; what needs them says so itself, since Compose would ask for them whatever the profile."""
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?:(?P<operator>:?[-?])(?P<rest>[^}]*))?\}")
 
 
@@ -155,7 +155,7 @@ def test_no_secret_has_a_default() -> None:
     uses = variables_of("docker-compose.yaml")
     assert not SECRETS - {use["name"] for use in uses}
     for use in uses:
-        if use["name"] in OPTIONAL_SECRETS:
+        if use["name"] in OPTIONAL:
             assert (use["operator"], use["rest"]) == (":-", "")
         elif use["name"] in SECRETS or re.search(r"KEY|SECRET|PASSWORD|TOKEN", use["name"]):
             assert use["operator"] == ":?", use[0]
@@ -166,7 +166,7 @@ def test_the_example_explains_every_variable_and_gives_no_secret() -> None:
     example = example_values()
     uses = variables_of("docker-compose.yaml")
     assert set(example) == {use["name"] for use in uses} | {"COMPOSE_PROFILES"}
-    assert {name for name, value in example.items() if not value} == SECRETS | OPTIONAL_SECRETS
+    assert {name for name, value in example.items() if not value} == SECRETS | OPTIONAL
     for use in uses:
         if use["operator"] == ":-":
             assert example[use["name"]] == use["rest"]
@@ -249,6 +249,23 @@ def test_the_connection_is_the_one_that_the_keys_make(compose: ComposeFile) -> N
             "config_kwargs": {"s3": {"addressing_style": "path"}},
         },
     }
+
+
+def test_livekits_connection_is_the_one_that_its_address_and_key_make() -> None:
+    given = {"LIVEKIT_URL": "https://acme.livekit.cloud", "LIVEKIT_API_KEY": "APIone", "LIVEKIT_API_SECRET": "one"}
+    compose = ComposeFile(made_up() | given)
+    assert json.loads(compose.services["scheduler"]["environment"]["AIRFLOW_CONN_LIVEKIT_DEFAULT"]) == {
+        "conn_type": "livekit",
+        "host": "https://acme.livekit.cloud",
+        "login": "APIone",
+        "password": "one",
+    }
+
+
+def test_the_demos_key_is_the_fakes() -> None:
+    page = (ROOT / "docs" / "compose.md").read_text()
+    [(key, secret)] = API_KEYS.items()
+    assert f"LIVEKIT_API_KEY={key}\nLIVEKIT_API_SECRET={secret}\n" in page
 
 
 def test_the_image_is_built_of_files_that_its_context_holds() -> None:
