@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from livekit_backup.testing.fake_api import API_KEYS
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {
     "FERNET_KEY",
