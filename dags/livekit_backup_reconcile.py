@@ -17,6 +17,8 @@ with DAG(
     start_date=datetime(2024, 11, 1),  # noqa: DTZ001 - Airflow reads it as UTC
     catchup=False,
     max_active_runs=1,
+    # Deferred tasks have no time limit of their own: a recovery run that never ends must not keep the next one away.
+    dagrun_timeout=timedelta(hours=5, minutes=30),
     tags=["livekit", "backup"],
     default_args={
         "retries": 4,
@@ -30,7 +32,7 @@ with DAG(
             type=["null", "string"],
             format="date-time",
             title="From",
-            description="Egresses that ended from here on. Empty: the last 7 days.",
+            description="Egresses that ended from here on. Empty: the 8 days before the end.",
             section="Window",
         ),
         "end": Param(
@@ -49,7 +51,6 @@ with DAG(
         found=reconcile.output,
         deferrable=True,
         poke_interval=15,
-        execution_timeout=timedelta(hours=3),
     )
     statement = ReconciliationReportOperator(task_id="statement")
 

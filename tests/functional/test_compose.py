@@ -31,7 +31,7 @@ SECRETS = {
     "S3_ACCESS_KEY",
     "S3_SECRET_KEY",
 }
-OPTIONAL = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"}
+OPTIONAL = {"LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "LIVEKIT_KEYS"}
 """Recoveries go without; what needs them says so itself, since Compose would ask for them whatever the profile."""
 VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?:(?P<operator>:?[-?])(?P<rest>[^}]*))?\}")
 

@@ -83,6 +83,11 @@ def test_reconcile_finds_recovers_and_states(reconcile):
     assert reconcile.get_task("recover_missed").deferrable
 
 
+def test_a_recovery_that_never_ends_keeps_no_reconcile_away(reconcile):
+    # Airflow bounds no deferred wait, and one run at a time is all there is.
+    assert timedelta(hours=1) < reconcile.dagrun_timeout < timedelta(hours=6)
+
+
 def test_reconcile_runs_every_six_hours_over_a_form(reconcile):
     assert not reconcile.catchup
     assert reconcile.timetable.expression == "30 */6 * * *"

@@ -46,6 +46,18 @@ def test_a_manifests_link_says_itself_whose_it_is():
     assert "Signature" not in ref.model_dump_json()
 
 
+def test_a_manifest_whose_times_are_floats_is_of_the_run_that_livekit_names():
+    manifest = Manifest.model_validate({"egress_id": "EG_1", "started_at": 1.7322030496466708e18})
+    ref, _ = event_of_link(signed("EG_1.json", FRESH), lambda _: manifest, egress_id="EG_1", run=1732203049646670851)
+    assert ref.run == 1732203049646670851
+
+
+def test_a_manifest_of_no_egress_gives_the_inbox_no_key():
+    manifest = Manifest.model_validate({"egress_id": "../../2020/EG_1"})
+    with pytest.raises(RefusedError, match="no egress id"):
+        event_of_link(signed("EG_1.json", FRESH), lambda _: manifest)
+
+
 @pytest.mark.parametrize(
     ("path", "given", "expected"),
     [("egress/EG_fromPath.json", "", "EG_fromPath"), ("egress/EG_fromPath.json", "EG_given", "EG_given")],

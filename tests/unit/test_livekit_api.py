@@ -128,7 +128,9 @@ def test_a_page_is_asked_for_only_when_the_one_before_is_used_up(bench):
             [_page(_item(1), token="a"), _page(_item(2), token="b"), _page(_item(3), token="a")],
             ["EG_1", "EG_2", "EG_3"],
         ),
-        ([_page(_item(1), token="a"), _page(token="b")], ["EG_1"]),
+        ([_page(_item(1), token="a"), _page(token="b"), _page(token="b")], ["EG_1"]),
+        ([_page(_item(1), token="a"), _page(token="b"), _page(_item(2))], ["EG_1", "EG_2"]),
+        ([_page(token="a"), _page(_item(1))], ["EG_1"]),
         ([_page(_item(1), token="")], ["EG_1"]),
         ([_page(_item(1), token="a"), _page(_item(1), _item(2), token="b"), _page()], ["EG_1", "EG_2"]),
         ([b'{"items": [], "next_page_token": "text"}'], []),
@@ -312,6 +314,13 @@ def test_redirects_are_told_and_not_followed(bench):
     assert len(one.asked) == 1
 
 
+@pytest.mark.parametrize(("minutes", "is_to_blame"), [(-9, False), (2, False), (-12, True), (12, True)])
+def test_a_clock_is_blamed_only_where_tokens_do_not_make_up_for_it(minutes, is_to_blame):
+    error = error_for_api_answer(HOST, KEY, 401, {}, b"invalid token", timedelta(minutes=minutes))
+    assert ("NTP" in str(error)) == is_to_blame
+    assert ("was it revoked" in str(error)) != is_to_blame
+
+
 def test_texts_of_the_server_are_escaped_cut_and_without_tokens():
     token = signed_token(KEY, SECRET)
     code, said = twirp_error(f"invalid token: {token}, error: see https://x/?sig=hidden\x1b[31m{'x' * 500}".encode())
@@ -386,6 +395,18 @@ def test_a_page_that_drips_is_left(bench, monkeypatch):
         bench([httpx.Response(200, content=itertools.repeat(b" "))]).ids()
 
 
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "zstd", "br"])
+@pytest.mark.parametrize("status", [200, 401])
+def test_what_could_unpack_without_end_is_not_unpacked(bench, monkeypatch, encoding, status):
+    monkeypatch.setattr(livekit_api, "ATTEMPTS", 1)
+    bomb = gzip.compress(gzip.compress(b" " * 5_000_000))
+    headers = {"Content-Encoding": encoding}
+    # As a stream, else the bench's own httpx unpacks it beforehand.
+    one = bench([httpx.Response(status, content=iter([bomb]), headers=headers)])
+    with pytest.raises(SourceUnavailableError, match=f"answered {status} in the encoding '{encoding}'"):
+        one.ids()
+
+
 def test_a_compressed_page_is_read(bench):
     content = gzip.compress(_page(_item(1)))
     one = bench([httpx.Response(200, content=content, headers={"Content-Encoding": "gzip"})])
@@ -407,7 +428,10 @@ def test_in_a_trigger_it_is_the_same(bench):
     assert len(unanswered.asked) == ATTEMPTS
 
 
-@pytest.mark.parametrize("date", ["", "now", "Wed, 21 Oct 2015 07:28:00"])
+OUT_OF_RANGE = "Fri, 31 Dec 9999 23:59:59 -0500", "Sun, 06 Nov 99999999999 08:49:37 +0000"
+
+
+@pytest.mark.parametrize("date", ["", "now", "Wed, 21 Oct 2015 07:28:00", *OUT_OF_RANGE])
 def test_the_clocks_difference(bench, date):
     one = bench([httpx.Response(200, content=_page(), headers={"Date": date})])
     assert one.api.clock_skew is None
@@ -448,6 +472,7 @@ def test_addresses(given_, address):
         "https://acme.livekit.cloud:99999", "https://user:hidden@acme.livekit.cloud", "https://a/?x=hidden",
         "https://a/#hidden", "https://a b", "https://acme..livekit.cloud", "https://a/b\r\nX: y", "https://[", "https://ä.de",
         f"https://{'a' * 64}.de", f"https://{'a.' * 130}de", "https://a/%2e%2e", "//", "https://a\\b",
+        "https://xn--zzzzz-.livekit.cloud", "http://999.1.1.1:7880",
     ],
 )  # fmt: skip
 def test_what_is_no_address(given_):

@@ -107,6 +107,8 @@ def test_keys_that_sign_webhooks(connect, written):
         ({"login": None, "password": None}, "has no API key and secret"),
         ({"password": None}, "has an API key (login) without its secret"),
         ({"login": None}, "or a secret without its key"),
+        ({"extra": 'hidden {"webhook_secrets": {"APIold": "hidden"}}'}, "has an extra that is no JSON object"),
+        ({"extra": '["hidden"]'}, "has an extra that is no JSON object"),
         ({"extra": '{"webhook_secrets": "hidden"}'}, "has webhook_secrets that are no JSON object"),
         ({"extra": '{"webhook_secrets": ["hidden"]}'}, "has webhook_secrets that are no JSON object"),
         ({"extra": '{"webhook_secrets": {"APIold": ["hidden"]}}'}, "has webhook_secrets that are no JSON object"),

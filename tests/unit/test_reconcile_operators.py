@@ -161,6 +161,28 @@ def test_what_the_ended_recovery_left_without_an_outcome_is_unaccounted(bench):
     assert any(uri.endswith("report.txt") for uri in bench.store.objects)
 
 
+@pytest.mark.parametrize("state", ["failed", "upstream_failed"])
+def test_what_was_filed_and_never_started_is_red_and_not_pending(bench, state):
+    # As when the recovery DAG is paused: else every statement would file it anew and be green, until the link is dead.
+    bench.run(ReconcileOperator)
+    bench.states = {"recover_missed": state}
+    with pytest.raises(AirflowFailException, match="0 pending, 0 at risk, 1 unaccounted"):
+        bench.run(ReconciliationReportOperator)
+
+
+def test_what_is_lost_is_stated_for_a_day_behind_its_end(bench):
+    ended = int((NOW - timedelta(days=7, hours=5)).timestamp()) * 10**9
+    bench.listing = [listed(ended_at=str(ended))]
+    assert bench.run(ReconcileOperator)["filed"] == 0
+    with pytest.raises(AirflowFailException, match="1 lost"):
+        bench.run(ReconciliationReportOperator)
+
+
+def test_an_end_alone_looks_back_from_there(bench):
+    bench.params = {"start": None, "end": (NOW - timedelta(hours=1)).isoformat()}
+    assert bench.run(ReconcileOperator)["filed"] == 1
+
+
 def test_a_statement_of_nothing_compared_fails(bench):
     with pytest.raises(AirflowFailException, match="nothing was compared"):
         bench.run(ReconciliationReportOperator)

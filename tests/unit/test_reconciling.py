@@ -7,14 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from livekit_backup.core import run_plan
 from livekit_backup.core.inbox import IntakeReader, load_backup_events
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.livekit_api import ListedEgress
 from livekit_backup.core.reconciliation_statement import headline, reconciled, render
-from livekit_backup.core.reconciling import Reconciler, file_event, hour_conf, is_due
+from livekit_backup.core.reconciling import Reconciler, file_event, hour_conf, is_due, reference_to
+from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.errors import AccessDeniedError, SourceUnavailableError, StorageUnavailableError
 from livekit_backup.models.egress import EgressInfo
-from livekit_backup.models.ledger_entry import LedgerEntry
+from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.manifest import Manifest
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.reconciliation import BackupState
 from livekit_backup.models.references import FileKind, RecordingFile
@@ -27,6 +30,7 @@ NOW = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
 SETTINGS = Settings(inbox="s3://b/in", warehouse="s3://b/out", ledger="s3://b/out/_livekit_backup")
 WEEK = Window(start=NOW - timedelta(days=7), end=NOW)
 YESTERDAY = NOW - timedelta(days=1)
+BASE = {"egress_id": "EG_1", "kind": FileKind.FILE, "started": YESTERDAY}
 
 
 def ns(moment):
@@ -206,8 +210,76 @@ def test_the_flag_of_a_webhook_outlives_a_listing_without_it(site):
     document = info_of("EG_1")
     site.webhook(document)
     comparison = site.compare({**document, "backup_storage_used": False, "status": "EGRESS_FAILED", "error": "stale"})
-    assert [known.ref.egress_id for known in comparison.backups] == ["EG_1"]
+    assert [(known.ref.egress_id, known.filed) for known in comparison.backups] == [("EG_1", True)]
     assert comparison.failed_uploads == ()
+    # What is filed has to lead to the recording, which the listing's document does not.
+    [filed] = [uri for uri in site.inbox() if "-reconcile-" in uri]
+    reader = IntakeReader()
+    reader.read(site.store, [filed])
+    assert [backup.egress_id for backup in reader.result().backups] == ["EG_1"]
+
+
+def test_a_name_that_no_encoding_holds_is_filed(site):
+    document = info_of("EG_1", room_name="half \ud83d")
+    site.compare(document)
+    assert [backup.room_name for backup in site.intake().backups] == ["half \\ud83d"]
+
+
+def plan_inbox(site, manifest, now=NOW):
+    """Let a recovery run read the whole inbox."""
+
+    def fetch(location):
+        if manifest is None:
+            raise SourceUnavailableError("503")
+        return manifest
+
+    return plan_run(
+        site.intake().backups,
+        inbox=site.store,
+        ledger=site.ledger,
+        settings=SETTINGS,
+        fetch=fetch,
+        most=100,
+        now=now,
+    )
+
+
+def test_a_link_to_one_file_does_not_make_the_whole_backup_safe(site, monkeypatch):
+    monkeypatch.setattr(run_plan, "_location_check", lambda settings: lambda location: None)
+    document = info_of("EG_1")
+    link = {**document, "manifest_location": "", "file_results": [{"filename": "a.mp4", "location": signed("a.mp4")}]}
+    file_event(site.store, SETTINGS, reference_to(listed(link)[0].info), EventSource.LINK, json.dumps(link), NOW)
+    plan_inbox(site, None)
+    entry = {**BASE, "run": int(document["started_at"]), "filename": "a.mp4", "outcome": Outcome.LANDED}
+    site.ledger.record(LedgerEntry(**entry, recorded_at=NOW))
+
+    # While nothing else is known of it, this is all of it.
+    assert site.state(site.compare(files=False)) == {"EG_1": BackupState.SAFE}
+    assert site.state(site.compare(document, files=False)) == {"EG_1": BackupState.UNACCOUNTED}
+    assert [known.filed for known in site.compare(document).backups] == [True]
+    files = [{"filename": name, "location": signed(name)} for name in ("a.mp4", "b.mp4")]
+    plan_inbox(site, Manifest.model_validate({"egress_id": "EG_1", "files": files}))
+    [line] = reconciled(site.compare(document, files=False), site.ledger, SETTINGS, NOW).backups
+    assert (line.state, line.safe_files, line.files) == (BackupState.UNACCOUNTED, 1, 2)
+
+
+def test_a_manifest_that_did_not_answer_is_asked_again(site, monkeypatch):
+    monkeypatch.setattr(run_plan, "_location_check", lambda settings: lambda location: None)
+    document = info_of("EG_1", segment_results=[{"playlist_name": "p.m3u8", "segment_count": "2"}])
+    site.webhook(document)
+    account_for(plan_inbox(site, None), site.ledger, Attempt())
+    assert [known.filed for known in site.compare(document).backups] == [True]
+
+
+def test_an_event_that_vanished_is_filed_anew_from_the_listing(site):
+    document = info_of("EG_1")
+    site.webhook(document)
+    refs = site.intake().backups
+    [uri] = site.inbox()
+    site.store.delete(uri)
+    plan = plan_run(refs, inbox=site.store, ledger=site.ledger, settings=SETTINGS, fetch=pytest.fail, most=9, now=NOW)
+    account_for(plan, site.ledger, Attempt())
+    assert [known.filed for known in site.compare(document).backups] == [True]
 
 
 def test_two_runs_of_one_egress_are_two_backups(site):
@@ -220,8 +292,14 @@ def test_two_runs_of_one_egress_are_two_backups(site):
 
 
 def test_failed_uploads_without_a_backup_are_named(site):
-    site.webhook(info_of("EG_inbox", status="EGRESS_FAILED", backup_storage_used=False))
+    failed = {"status": "EGRESS_FAILED", "backup_storage_used": False}
+    site.webhook(info_of("EG_inbox", **failed, error="S3 upload failed: 403"))
+    # By its newest state it is fine, and what never recorded anything lost nothing.
+    site.webhook(info_of("EG_fine", **failed, error="S3 upload failed: 403"))
+    site.webhook(info_of("EG_never", **failed, error="Start signal not received"))
+    site.webhook(info_of("EG_aborted", status="EGRESS_ABORTED", backup_storage_used=False))
     comparison = site.compare(
+        info_of("EG_fine", backup_storage_used=False),
         info_of("EG_up", status="EGRESS_FAILED", backup_storage_used=False, error="S3 upload failed: AccessDenied"),
         info_of("EG_start", status="EGRESS_FAILED", backup_storage_used=False, error="Start signal not received"),
     )

@@ -8,10 +8,10 @@ import pytest
 
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.livekit_api import ListedEgress
-from livekit_backup.core.requested_backups import find_backups
-from livekit_backup.errors import AccessDeniedError
+from livekit_backup.core.requested_backups import check_egress_ids, find_backups
+from livekit_backup.errors import AccessDeniedError, ConfigurationError
 from livekit_backup.models.egress import EgressInfo
-from unit.fakes import MemoryStore, egress_ended
+from unit.fakes import MemoryStore, egress_ended, signed
 
 
 class Desk:
@@ -52,6 +52,13 @@ def test_what_livekit_lists_is_taken_from_there(desk):
     assert [(item.ref.egress_id, item.ref.run) for item in found] == [("EG_1", 5), ("EG_1", 6)]
     assert json.loads(found[0].body)["egress_id"] == "EG_1"
     assert (problems, desk.asked_inbox_for) == ([], [])
+
+
+@pytest.mark.parametrize("argument", [signed("a.mp4"), "EG_1\n", "", "../EG_1"])
+def test_what_is_no_egress_id_is_refused_and_not_repeated(argument):
+    with pytest.raises(ConfigurationError, match="argument 2 is no egress id") as caught:
+        check_egress_ids(["EG_1", argument])
+    assert "Signature" not in str(caught.value)
 
 
 def test_what_livekit_has_forgotten_is_taken_from_the_inbox(desk):

@@ -78,10 +78,10 @@ def test_what_is_tried_again(server, answers, statuses, accepted, is_over):
     assert {headers["Content-Type"] for headers, _ in server.seen} == {"application/webhook+json"}
 
 
-def test_retry_after_is_honoured_and_all_waits_scale(server):
-    server.answers = [(503, {"Retry-After": "7"}), (500, {"Retry-After": "99"}), (200, {})]
+def test_retry_after_takes_the_place_of_a_wait_and_all_waits_scale(server):
+    server.answers = [(503, {"Retry-After": "7"}), (500, {"Retry-After": "99"}), (503, {"Retry-After": "2"}), (200, {})]
     waits = []
     url = f"http://127.0.0.1:{server.http.server_port}/webhook"
     with WebhookSender(url, "APIone", SECRET, scale=0.5, sleep=waits.append) as sender:
         assert sender.send(b'{"event":"egress_ended"}').accepted
-    assert waits == [3.5, 1.0]
+    assert waits == [3.5, 1.0, 1.0]

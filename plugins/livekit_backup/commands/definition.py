@@ -17,7 +17,7 @@ ARG_DAG_ID = _Arg(
     action="append",
 )
 
-ARG_DAYS = _Arg(("--days",), help="Days to look back over; 7 unless given", type=float, default=7.0)
+ARG_DAYS = _Arg(("--days",), help="Days to look back over; 8 unless given", type=float, default=8.0)
 ARG_EGRESS_IDS = _Arg(("egress_ids",), help="Egress ids, such as EG_abc123", nargs="*")
 ARG_LINK = _Arg(
     ("--link",),

@@ -15,7 +15,7 @@ from livekit_backup.core.link_events import event_of_link
 from livekit_backup.core.locations import Location, check_location
 from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.reconciling import file_event, hour_conf
-from livekit_backup.core.requested_backups import Requested, find_backups
+from livekit_backup.core.requested_backups import Requested, check_egress_ids, find_backups
 from livekit_backup.errors import ConfigurationError, LivekitBackupError
 from livekit_backup.hooks.comparison import read_inbox
 from livekit_backup.hooks.configuration import load_settings
@@ -35,7 +35,7 @@ LONGEST_LINK = 16 * 1024
 def recover(args: Namespace) -> None:
     """File events of what is asked for in the inbox, and start the recovery DAG for them.
 
-    Ends with 1 when something was not found; the rest is recovered all the same.
+    Ends with 1 when something was not found, the rest of which is recovered all the same, or when the DAG is paused.
     """
     use_connections_of_database()
     try:
@@ -46,6 +46,7 @@ def recover(args: Namespace) -> None:
 
 
 def _recover(args: Namespace, settings: Settings, now: datetime) -> list[str]:
+    check_egress_ids(args.egress_ids)
     inbox = S3ObjectStore(settings.inbox_conn_id)
     problems: list[str] = []
     if args.link:
@@ -61,6 +62,8 @@ def _recover(args: Namespace, settings: Settings, now: datetime) -> list[str]:
     if found:
         egress_ids = sorted({item.ref.egress_id for item in found})
         sys.stdout.write(f"started {_start_run({**hour_conf(now, settings.grace), 'egress_ids': egress_ids}, now)}\n")
+        if _is_paused():
+            problems.append(f"that run waits, since its DAG is paused: airflow dags unpause {RECOVERY_DAG_ID}")
     return problems
 
 
@@ -104,6 +107,15 @@ def _read_link() -> str:
     if not (link := text.strip()) or len(link) > LONGEST_LINK or len(link.split()) > 1:
         raise ConfigurationError("standard input must hold one link, and nothing else")
     return link
+
+
+def _is_paused() -> bool:
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        dag = session.get(DagModel, RECOVERY_DAG_ID)
+        return dag is not None and bool(dag.is_paused)
 
 
 def _start_run(conf: dict[str, object], now: datetime) -> str:

@@ -14,9 +14,10 @@ from livekit_backup.models.outcome import SAFE, Outcome
 from livekit_backup.models.reconciliation import BackupState
 from livekit_backup.models.references import BackupRef, FileIdentity
 from livekit_backup.models.settings import BACKUP_LIFETIME
+from livekit_backup.models.stored_webhook import EventSource
 
-BATCH = 256
-"""Backups whose ledger documents are in memory at a time."""
+LISTS = 16
+"""Lists of files that are in memory at a time: one of 20,000 segments takes 26 MB."""
 
 _GONE = frozenset({Outcome.EXPIRED, Outcome.MISSING})
 _MAY_BE_TRIED_AGAIN = frozenset({Outcome.FAILED})
@@ -37,6 +38,8 @@ class BackupAccount:
     ref: BackupRef
     files: tuple[FileAccount, ...]
     """Empty where its files are not known."""
+    is_listed: bool = True
+    """Whether a run has written down all its files; else there may be more than those that it knows."""
 
     @property
     def safe_files(self) -> int:
@@ -46,11 +49,18 @@ class BackupAccount:
     @property
     def is_safe(self) -> bool:
         """Whether its files are known, and all of them are safe."""
-        return bool(self.files) and self.safe_files == len(self.files)
+        return self._is_whole and self.safe_files == len(self.files)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Of what only a person's link leads to, nobody knows more than what that brought."""
+        return bool(self.files) and (self.is_listed or self.ref.brought_by is EventSource.LINK)
 
     def deadline(self) -> datetime | None:
         """When the first link of a file that is not safe dies; None when all are safe."""
-        return min((self._deadline_of(file) for file in self._unsafe()), default=None if self.files else self.lifetime)
+        return min(
+            (self._deadline_of(file) for file in self._unsafe()), default=None if self._is_whole else self.lifetime
+        )
 
     @property
     def lifetime(self) -> datetime:
@@ -60,7 +70,7 @@ class BackupAccount:
 
     def can_be_tried(self, now: datetime) -> bool:
         """Whether a file has no final outcome, and a link that lives."""
-        if not self.files:
+        if not self._is_whole:
             return self.lifetime > now
         return any(
             (file.entry is None or file.entry.outcome in _MAY_BE_TRIED_AGAIN) and self._deadline_of(file) > now
@@ -77,6 +87,8 @@ class BackupAccount:
         if not self.files:
             return self._without_outcome("it", now, is_due=is_due)
         verdicts = [self._verdict_on(file, now, is_due=is_due) for file in self._unsafe()]
+        if not verdicts:
+            return self._without_outcome("the rest of it", now, is_due=is_due)
         order = list(BackupState)
         state, reason = min(verdicts, key=lambda verdict: order.index(verdict[0]))
         more = sum(other == state for other, _ in verdicts) - 1
@@ -125,10 +137,10 @@ def backup_accounts(ledger: Ledger, refs: Iterable[BackupRef]) -> Iterator[Backu
     that recover, and not here, where a recording that was moved on a week later is none the less safe.
     """
     todo = iter(refs)
-    while batch := list(islice(todo, BATCH)):
+    while batch := list(islice(todo, LISTS)):
         listed = in_parallel(lambda ref: ledger.read_files(ref.egress_id, ref.run), batch)
         for ref, known in zip(batch, listed, strict=True):
-            yield BackupAccount(ref, _accounts(ledger, ref, known))
+            yield BackupAccount(ref, _accounts(ledger, ref, known), is_listed=bool(known))
 
 
 def _accounts(ledger: Ledger, ref: BackupRef, known: Sequence[FileIdentity]) -> tuple[FileAccount, ...]:

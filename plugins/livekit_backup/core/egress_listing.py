@@ -68,8 +68,8 @@ class Page:
 class EgressListing:
     """One listing, of which each egress is given once, or again when its state has changed meanwhile.
 
-    Open-source servers ignore ``page_token`` and answer the same again, so a token or a page that brings nothing
-    new ends it.
+    Open-source servers ignore ``page_token`` and answer the same again, so a token that was there before ends it, and
+    so does a page of nothing but what was there before.
 
     :param source: what errors call the server.
     """
@@ -110,7 +110,8 @@ class EgressListing:
                     self._seen[identity] = state
                 yield listed
         token = hash(page.token)
-        self._over = not page.token or token in self._tokens or not brings_new
+        # An empty page says nothing of those behind it: a server may filter after it has cut its pages.
+        self._over = not page.token or token in self._tokens or (bool(page.items) and not brings_new)
         self._tokens.add(token)
         self._token = page.token
 

@@ -22,6 +22,7 @@ from livekit_backup.core.stored_events import (
     raw_event,
     why_gone,
 )
+from livekit_backup.core.upload_failures import failed_to_upload
 from livekit_backup.errors import AccessDeniedError
 from livekit_backup.models.egress import FAILED_STATUSES
 from livekit_backup.models.references import BackupRef, EventRef, Intake, UnreadableDocument
@@ -77,8 +78,8 @@ class _Findings:
     """What one object, or all so far, hold. It grows with the backups found, not with the events read."""
 
     backups: dict[_Run, _Found] = field(default_factory=dict)
-    failed: dict[_Run, None] = field(default_factory=dict)
-    """Failed, and no backup known so far."""
+    failed: dict[_Run, bool] = field(default_factory=dict)
+    """Failed, and no backup known so far; and whether it was the upload that failed."""
     failed_unlisted: int = 0
     unreadable: list[UnreadableDocument] = field(default_factory=list)
     unlisted: list[int] = field(default_factory=lambda: [0, 0])
@@ -107,7 +108,7 @@ class _Findings:
             )
             self._add_backup(run, found)
         elif egress.status in FAILED_STATUSES:
-            self._add_failed(run)
+            self._add_failed(run, of_upload=failed_to_upload(egress))
 
     def reject(self, document: UnreadableDocument) -> None:
         """Add what cannot be read."""
@@ -120,8 +121,8 @@ class _Findings:
         """Take in what a later object holds."""
         for run, found in later.backups.items():
             self._add_backup(run, found)
-        for run in later.failed:
-            self._add_failed(run)
+        for run, of_upload in later.failed.items():
+            self._add_failed(run, of_upload=of_upload)
         for document in later.unreadable:
             if len(self.unreadable) < MAX_UNREADABLE:
                 log.warning("unreadable: %s, document %d: %s", document.uri, document.position, document.reason)
@@ -134,11 +135,11 @@ class _Findings:
         self.failed.pop(run, None)
         self.backups.setdefault(run, _Found()).add(found)
 
-    def _add_failed(self, run: _Run) -> None:
-        if run in self.backups or run in self.failed:
+    def _add_failed(self, run: _Run, *, of_upload: bool) -> None:
+        if run in self.backups:
             return
-        if len(self.failed) < MAX_FAILED:
-            self.failed[run] = None
+        if run in self.failed or len(self.failed) < MAX_FAILED:
+            self.failed[run] = of_upload or self.failed.get(run, False)
         else:
             self.failed_unlisted += 1
 
@@ -185,6 +186,7 @@ class IntakeReader:
             backups=tuple(_ref(run, found) for run, found in self._all.backups.items()),
             unreadable=tuple(self._unreadable()),
             failed_without_backup=tuple(sorted({egress_id for egress_id, _ in self._all.failed})),
+            failed_uploads=tuple(sorted({run[0] for run, of_upload in self._all.failed.items() if of_upload})),
             wanted=tuple(sorted(self._wanted)),
             objects=self._objects,
             events=self._all.events,

@@ -11,11 +11,15 @@ from typing import Any
 from livekit_backup.core.locations import Location
 from livekit_backup.core.resolution import FetchManifest
 from livekit_backup.core.source_answers import has_expired
+from livekit_backup.core.wording import quoted
 from livekit_backup.errors import LinkExpiredError, RefusedError
+from livekit_backup.models.egress import EGRESS_ID
 from livekit_backup.models.references import BackupRef
 from livekit_backup.models.settings import BACKUP_LIFETIME
 from livekit_backup.models.stored_webhook import EventSource
 
+_FLOAT_SPACING = 256
+"""Nanoseconds; a manifest may hold its times as floats."""
 _EGRESS_ID = re.compile(r"EG_[A-Za-z0-9]{1,120}")
 
 
@@ -29,7 +33,7 @@ def event_of_link(
 
     :param run: the egress's ``startedAt``, nanoseconds, where it is known.
     :param filename: the file's name, where it shall be another than the link's path.
-    :raises RefusedError: it is no signed URL, or its host may not be fetched from.
+    :raises RefusedError: it is no signed URL, its host may not be fetched from, or its manifest names no egress.
     :raises LinkExpiredError: its time is over.
     :raises SourceUnavailableError, MissingError, UnresolvedError, AccessDeniedError: of a manifest that cannot be read.
     """
@@ -45,12 +49,16 @@ def event_of_link(
     if location.path.endswith(".json") and not filename:
         manifest = fetch(location)
         info |= {"manifest_location": location.url, "room_id": manifest.room_id, "room_name": manifest.room_name}
-        egress_id, run = manifest.egress_id or egress_id or _named_in(location), manifest.started_at or run
+        egress_id = manifest.egress_id or egress_id or _named_in(location)
+        if abs(manifest.started_at - run) > _FLOAT_SPACING:
+            run = manifest.started_at or run
         ended = manifest.ended_at or ended
     else:
         name = filename or location.key_path
         info["file_results"] = [{"filename": name, "location": location.url}]
         egress_id = egress_id or _made_of(location)
+    if not re.fullmatch(EGRESS_ID, egress_id):
+        raise RefusedError(f"{location.name} belongs to {quoted(egress_id, 80)}, which is no egress id")
     run = run or ended
     info |= {"egress_id": egress_id, "started_at": str(run), "ended_at": str(ended)}
     ref = BackupRef(
@@ -61,7 +69,7 @@ def event_of_link(
         ended_at=ended,
         brought_by=EventSource.LINK,
     )
-    return ref, json.dumps(info, ensure_ascii=False, separators=(",", ":"))
+    return ref, json.dumps(info, separators=(",", ":"))
 
 
 def _named_in(location: Location) -> str:

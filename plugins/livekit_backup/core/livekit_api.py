@@ -29,9 +29,9 @@ from tenacity import (
 from livekit_backup.core.egress_listing import EgressListing, ListedEgress, Page, read_page
 from livekit_backup.core.http_connections import manifest_client, trigger_client
 from livekit_backup.core.redaction import redact_http_logs, safe_url, without_query
-from livekit_backup.core.twirp_answers import date_of, error_for_api_answer, twirp_error
+from livekit_backup.core.twirp_answers import TOKEN_LIFE, date_of, error_for_api_answer, twirp_error
 from livekit_backup.core.upload_failures import failed_to_upload
-from livekit_backup.core.wording import escaped
+from livekit_backup.core.wording import escaped, quoted
 from livekit_backup.errors import ConfigurationError, SourceUnavailableError
 
 __all__ = ["ListedEgress", "LiveKitApi", "api_address", "failed_to_upload", "signed_token"]
@@ -43,11 +43,11 @@ ATTEMPTS = 4
 MAX_WAIT_SECONDS = 20.0
 TOTAL_SECONDS = 120.0
 """For one whole answer: a read time-out never fires on a slow drip."""
-TOKEN_LIFE = timedelta(minutes=10)
-"""Before and behind now: a clock that is some minutes wrong must not stop anything."""
 
 _METHOD = "/twirp/livekit.Egress/ListEgress"
 _ERROR_BODY_BYTES = 4096
+_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip"})
+"""One chunk of another, or of two on top of each other, could unpack to gigabytes before its size is seen."""
 _SCHEMES = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]+)")
@@ -164,6 +164,11 @@ class LiveKitApi:
         if date := date_of(response.headers.get("date", "")):
             # HTTP dates are cut to seconds, and the server wrote it about half-way between.
             self.clock_skew = timedelta(seconds=date.timestamp() + 0.5 - (sent + time.time()) / 2)
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding not in _ENCODINGS:
+            raise SourceUnavailableError(
+                f"{self.address} answered {response.status_code} in the encoding {quoted(encoding, 64)}, unasked"
+            )
         return _Body(self.address, keeps_all=response.status_code == HTTPStatus.OK)
 
     def _page(self, request: dict[str, Any], response: httpx.Response, body: bytes) -> Page:
@@ -245,4 +250,10 @@ def api_address(url: str) -> str:
     if not _HOST.fullmatch(host) or not _PATH.fullmatch(parts.path):
         raise ConfigurationError(f"the LiveKit host {shown} is not the URL of a server: {example}")
     name = f"[{host}]" if ":" in host else host
-    return f"{_SCHEMES[parts.scheme]}://{name}{port}{parts.path.rstrip('/')}"
+    address = f"{_SCHEMES[parts.scheme]}://{name}{port}{parts.path.rstrip('/')}"
+    try:
+        # httpx decodes a name in punycode only when it is asked for it.
+        _ = httpx.URL(address).host
+    except (httpx.InvalidURL, UnicodeError):
+        raise ConfigurationError(f"the LiveKit host {shown} is not the URL of a server: {example}") from None
+    return address

@@ -45,7 +45,8 @@ def reconciled(
 ) -> Reconciliation:
     """Return the statement of a comparison, by what the ledger says now.
 
-    :param recovered: the run that took up what was filed has ended, so that nothing of it is pending any more.
+    :param recovered: the run that was to take up what was filed has ended, or was not started: nothing of it is
+        pending any more.
     """
     attempt = attempt or Attempt()
     accounts = backup_accounts(ledger, (known.ref for known in comparison.backups))
@@ -90,7 +91,9 @@ def _line(
     else:
         due = ended is not None and now < ended + ON_ITS_WAY
     state, reason = account.verdict(now, is_due=due)
-    if state is BackupState.UNACCOUNTED and not known.in_inbox and not known.filed:
+    if state is BackupState.UNACCOUNTED and known.filed and not account.files:
+        reason = "it was filed, but no run has taken it up: is the recovery DAG there, not paused, and working?"
+    elif state is BackupState.UNACCOUNTED and not known.in_inbox and not known.filed:
         reason = "no webhook brought it, and no run has filed it"
     deadline = None if state is BackupState.SAFE else account.deadline()
     return ReconciledBackup(
@@ -176,6 +179,6 @@ def _failed(failed: Iterable[FailedUpload]) -> Iterator[str]:
     for upload in failed:
         ended = "" if upload.ended is None else f"{upload.ended:%Y-%m-%d %H:%M}"
         room = f" · {escaped(upload.room_name, 60)}" if upload.room_name else ""
-        reason = upload.reason or "the inbox says that it failed, and not why"
+        reason = upload.reason or "its upload failed by its event in the inbox"
         yield f"  {ended:<16}  {upload.egress_id}{room}: {reason}"
     yield f"  → {ASK_LIVEKIT}"

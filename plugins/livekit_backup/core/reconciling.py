@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from livekit_backup.core.backup_accounts import BATCH, BackupAccount, backup_accounts, ended_of
+from livekit_backup.core.backup_accounts import BackupAccount, backup_accounts, ended_of
 from livekit_backup.core.evidence import evidence_uri, keep
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.livekit_api import ListedEgress
@@ -38,11 +38,13 @@ RUN_TIME = timedelta(hours=1)
 """What a recovery run may take before its backups count as forgotten."""
 ON_ITS_WAY = timedelta(minutes=10)
 """LiveKit's queue, its retries and a token's life are over by then: no webhook comes later."""
+BATCH = 256
+"""Backups that are settled at a time."""
 MAX_NAMED = 1000
 """Failed uploads and unreadable items that are kept by name; the log has the rest."""
 
 _Backup = tuple[KnownBackup, dict[str, Any] | None]
-"""A backup, and the API's document of it."""
+"""A backup, and the API's document of it where that says so."""
 
 
 def is_due(ended: datetime | None, grace: timedelta, now: datetime) -> bool:
@@ -79,7 +81,7 @@ class Reconciler:
         :raises SourceUnavailableError: with ``patient``, LiveKit's API.
         """
         in_inbox = {(ref.egress_id, ref.run): ref for ref in intake.backups if self._is_inside(ended_of(ref))}
-        listing = _Listing()
+        listing = _Listing(intake.failed_uploads)
         backups: dict[tuple[str, int], KnownBackup] = {}
         from_api = self._from_api(self._without_error(listed, listing), in_inbox, listing)
         while batch := list(islice(from_api, BATCH)):
@@ -88,11 +90,7 @@ class Reconciler:
         unlisted: Iterator[_Backup] = ((known, None) for known in rest if known.key not in backups)
         while batch := list(islice(unlisted, BATCH)):
             backups |= {known.key: known for known in self._settle(batch)}
-        only_in_inbox = [
-            FailedUpload(egress_id=egress_id)
-            for egress_id in intake.failed_without_backup
-            if egress_id not in listing.failed_ids
-        ]
+        only_in_inbox = [FailedUpload(egress_id=egress_id) for egress_id in listing.unlisted_failures]
         return Comparison(
             window=self.window,
             compared_at=self.now,
@@ -127,12 +125,18 @@ class Reconciler:
             if info is None:
                 listing.reject(item)
                 continue
+            listing.unlisted_failures.pop(info.egress_id, None)
             ref = reference_to(info)
             if not info.is_final or not self._is_inside(ended_of(ref)):
                 continue
             known = in_inbox.get((ref.egress_id, ref.run))
+            if info.backup_storage_used and known and known.brought_by is EventSource.LINK:
+                # A person's link may lead to a part of it; this document leads to all.
+                known = known.model_copy(update={"brought_by": EventSource.RECONCILE})
             if info.backup_storage_used or known:
-                yield KnownBackup(ref=known or ref, in_inbox=known is not None, in_api=True), item.document
+                # Without the flag nothing would be recovered by the document; the stored event has it.
+                document = item.document if info.backup_storage_used else None
+                yield KnownBackup(ref=known or ref, in_inbox=known is not None, in_api=True), document
             elif info.status in FAILED_STATUSES or failed_to_upload(info):
                 listing.note_failure(info, ended_of(ref))
 
@@ -195,18 +199,20 @@ def reference_to(info: EgressInfo) -> BackupRef:
 
 def as_event(document: dict[str, Any]) -> str:
     """Return an item of LiveKit's answer as the body of an event."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    # In ASCII, since JSON can escape half a surrogate pair, which no encoding can hold.
+    return json.dumps(document, separators=(",", ":"))
 
 
 class _Listing:
     """What else the API lists, while it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed_uploads: Iterable[str]) -> None:
+        self.unlisted_failures = dict.fromkeys(failed_uploads)
+        """Failed uploads of the inbox that the API does not list; of what it lists it knows better."""
         self.count = 0
         self.gaps: list[str] = []
         self.failed_uploads: list[FailedUpload] = []
         self.failed_otherwise = 0
-        self.failed_ids: set[str] = set()
         self.unreadable: list[UnreadableDocument] = []
 
     def reject(self, item: ListedEgress) -> None:
@@ -219,7 +225,6 @@ class _Listing:
         )
 
     def note_failure(self, info: EgressInfo, ended: datetime | None) -> None:
-        self.failed_ids.add(info.egress_id)
         if not failed_to_upload(info):
             self.failed_otherwise += 1
             return

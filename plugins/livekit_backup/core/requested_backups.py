@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,8 @@ from livekit_backup.core.livekit_api import ListedEgress
 from livekit_backup.core.reconciling import as_event, reference_to
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.stored_events import raw_event
-from livekit_backup.errors import LivekitBackupError
-from livekit_backup.models.egress import EgressInfo
+from livekit_backup.errors import ConfigurationError, LivekitBackupError
+from livekit_backup.models.egress import EGRESS_ID, EgressInfo
 from livekit_backup.models.references import BackupRef, Intake
 
 AskLiveKit = Callable[[str], Iterable[ListedEgress]]
@@ -25,6 +26,16 @@ class Requested:
 
     ref: BackupRef
     body: str
+
+
+def check_egress_ids(egress_ids: Iterable[str]) -> None:
+    """See that what a person typed are egress ids. :raises ConfigurationError: one is not; it is not repeated."""
+    for number, egress_id in enumerate(egress_ids, 1):
+        if not re.fullmatch(EGRESS_ID, egress_id):
+            raise ConfigurationError(
+                f"argument {number} is no egress id, such as EG_abc123; a link is a secret that the process list "
+                "shows: give it on standard input, with --link"
+            )
 
 
 def find_backups(

@@ -20,6 +20,7 @@ from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import AccountedFile, BackupRef, FileIdentity, FileKind, Plan, RecordingFile
 from livekit_backup.models.settings import Settings
+from livekit_backup.models.stored_webhook import EventSource
 
 WORKERS = 8
 """Manifests fetched at a time: each may take up to 64 MiB while it is read."""
@@ -58,10 +59,14 @@ def plan_run(
         if isinstance(resolved.manifest_error, RetryableError):
             if patient and any(file.error for file in resolved.files):
                 unanswered.append(str(resolved.manifest_error))
+            planned = _unanswered(planned)
         elif resolved.manifest_error:
             planned = _with_known_names(planned, ref, ledger)
         # What the event alone names is a list too, so that a file whose task dies is missed; a manifest's is better.
-        if not resolved.manifest_error or not ledger.read_files(ref.egress_id, ref.run):
+        # A person's link leads to one file, which may be one of many.
+        if not resolved.manifest_error or (
+            ref.brought_by is not EventSource.LINK and not ledger.read_files(ref.egress_id, ref.run)
+        ):
             ledger.write_files(ref.egress_id, ref.run, planned.files)
         return planned
 
@@ -89,6 +94,18 @@ def _location_check(settings: Settings) -> Callable[[Location], None]:
     """A recording of 20,000 segments has one host: it is looked up once."""
     resolve = lru_cache(maxsize=256)(system_resolver)
     return lambda location: check_location(location, settings.allowed_hosts, resolver_for(location, resolve))
+
+
+def _unanswered(plan: Plan) -> Plan:
+    """Leave open what a manifest that did not answer may still name: a later run tries again."""
+    return plan.model_copy(
+        update={
+            "accounted": tuple(
+                known.model_copy(update={"outcome": Outcome.FAILED}) if known.outcome is Outcome.UNRESOLVED else known
+                for known in plan.accounted
+            )
+        }
+    )
 
 
 def _vanished(ref: BackupRef, reason: str, now: datetime) -> AccountedFile:

@@ -18,6 +18,8 @@ from livekit_backup.errors import AccessDeniedError, ConfigurationError, Livekit
 
 MAX_CLOCK_SKEW = timedelta(minutes=1)
 """What LiveKit's servers let pass (go-jose's default leeway)."""
+TOKEN_LIFE = timedelta(minutes=10)
+"""Of our tokens, before and behind now: a clock that is some minutes wrong must not stop anything."""
 
 _DENIED = frozenset({"unauthenticated", "permission_denied"})
 _LATER = frozenset({"resource_exhausted", "unavailable", "deadline_exceeded", "canceled", "aborted"})
@@ -85,9 +87,9 @@ def date_of(value: str) -> datetime | None:
     """Return an HTTP date in UTC; None when it is none."""
     try:
         moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
 
 
 def describe_skew(skew: timedelta) -> str:
@@ -97,7 +99,7 @@ def describe_skew(skew: timedelta) -> str:
 
 
 def _why_denied(api_key: str, skew: timedelta | None) -> str:
-    if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
+    if skew is not None and abs(skew) > TOKEN_LIFE:
         return f"{describe_skew(skew)}, so that tokens seem to be of another time; set it by NTP"
     return (
         f"API key {escaped(api_key, 64)} may not list egresses there: was it revoked, is its secret the right one, "

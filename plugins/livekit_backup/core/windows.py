@@ -91,4 +91,6 @@ def inbox_prefixes(inbox: str, layout: str, window: Window) -> Iterator[str]:
 
 def hour_prefix(inbox: str, layout: str, moment: datetime) -> str:
     """Return the inbox prefix of the hour that a moment lies in."""
-    return f"{inbox}/{moment.astimezone(UTC).strftime(layout).lstrip('/')}"
+    # A layout can name minutes: a run then reads those of the hour's beginning.
+    hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return f"{inbox}/{hour.strftime(layout).lstrip('/')}"

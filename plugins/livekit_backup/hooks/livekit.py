@@ -66,7 +66,7 @@ class LiveKitHook(BaseHook):
         :raises ConfigurationError: there is no such connection, it has no key, or its extra cannot be read.
         """
         connection = self._connection()
-        keys = self._webhook_secrets(connection.extra_dejson)
+        keys = self._webhook_secrets(self._extra(connection))
         login, password = (connection.login or "").strip(), (connection.password or "").strip()
         if bool(login) != bool(password):
             raise self._unusable("has an API key (login) without its secret (password), or a secret without its key")
@@ -128,6 +128,16 @@ class LiveKitHook(BaseHook):
         if connection.port and not has_port:
             url = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
         return str(url)
+
+    def _extra(self, connection: Any) -> dict[str, Any]:
+        """Read the extra: Airflow makes an empty one of what is no JSON, and the keys in it would be refused."""
+        try:
+            extra = json.loads(connection.extra or "{}")
+        except ValueError:
+            extra = None
+        if not isinstance(extra, dict):
+            raise self._unusable("has an extra that is no JSON object")
+        return extra
 
     def _webhook_secrets(self, extra: Mapping[str, Any]) -> dict[str, str]:
         value = extra.get(WEBHOOK_SECRETS) or {}

@@ -10,7 +10,7 @@ from typing import Any
 from livekit_backup.core.windows import resolve_window
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.models.ledger_entry import Attempt
-from livekit_backup.models.settings import Settings
+from livekit_backup.models.settings import LOOKBACK, Settings
 from livekit_backup.models.window import Window
 
 LONGEST_LABEL = 250
@@ -39,15 +39,17 @@ def run_window(context: Mapping[str, Any], settings: Settings) -> Window:
 
 
 def lookback_window(context: Mapping[str, Any]) -> Window:
-    """Return the window that a run looks back over: its params, else all that LiveKit can still have, up to now."""
+    """Return the window that a run looks back over: its params, else :data:`LOOKBACK`, up to now."""
     params = context.get("params") or {}
+    run_after = context["dag_run"].run_after
+    end = _moment(params, "end") or run_after
     return resolve_window(
-        start=_moment(params, "start"),
-        end=_moment(params, "end"),
-        has_egress_ids=True,
+        start=_moment(params, "start") or end - LOOKBACK,
+        end=end,
+        has_egress_ids=False,
         interval=None,
         partition_date=None,
-        run_after=context["dag_run"].run_after,
+        run_after=run_after,
         grace=timedelta(0),
     )
 

@@ -24,7 +24,8 @@ EGRESS_STATUSES = (
 LIVE_STATUSES = frozenset(EGRESS_STATUSES[:3])
 FAILED_STATUSES = frozenset({"EGRESS_FAILED", "EGRESS_ABORTED"})
 
-EgressId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+EGRESS_ID = r"^[A-Za-z0-9_-]{1,128}$"
+EgressId = Annotated[str, StringConstraints(pattern=EGRESS_ID)]
 """An egress id becomes part of keys, so nothing but LiveKit's own alphabet is taken."""
 
 _NO_LOCATION = SecretStr("")

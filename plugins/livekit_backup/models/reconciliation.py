@@ -48,7 +48,7 @@ class FailedUpload(FrozenModel):
     room_name: str = ""
     ended: AwareDatetime | None = None
     reason: str = ""
-    """As LiveKit says it, without query strings; empty where only the inbox knows of it."""
+    """As LiveKit says it, without query strings; empty where only an event in the inbox says so."""
 
 
 class Comparison(FrozenModel):

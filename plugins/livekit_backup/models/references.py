@@ -68,6 +68,8 @@ class Intake(FrozenModel):
     unreadable: tuple[UnreadableDocument, ...] = ()
     failed_without_backup: tuple[str, ...] = ()
     """Ids of egresses that failed and were not backed up: nothing to recover."""
+    failed_uploads: tuple[str, ...] = ()
+    """Those of them that had something to upload."""
     wanted: tuple[str, ...] = ()
     """Egress ids that the run was asked for; empty means all."""
     objects: int = 0

@@ -13,6 +13,8 @@ from livekit_backup.models.wire import FrozenModel
 
 BACKUP_LIFETIME = timedelta(days=7)
 """How long LiveKit keeps a backup (its page "Backup Egress Recordings")."""
+LOOKBACK = BACKUP_LIFETIME + timedelta(days=1)
+"""What a statement looks back over: a day longer, or nobody would read that a backup was lost."""
 
 _HOST_ENTRY = re.compile(
     r"^(\*\.[a-z0-9_-]+(\.[a-z0-9_-]+)+|[a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$|^[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*$"

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 RECOVERY_DAG_ID = "livekit_backup_recovery"
 
+_ENDED = frozenset({"success", "failed", "upstream_failed"})
+"""States of a recovery behind which nobody takes up what was filed."""
+
 
 class ReconcileOperator(RecoveryOperator):
     """Files an event for each backup that no webhook brought, or that came to nothing while its links live.
@@ -106,8 +109,8 @@ class ReconciliationReportOperator(RecoveryOperator):
 
     Runs whatever happened before it.
 
-    :param recovery: task id of the :class:`RecoverMissedOperator`; while that has not succeeded, what was filed
-        counts as pending.
+    :param recovery: task id of the :class:`RecoverMissedOperator`; once that has succeeded or failed, nothing that
+        was filed is pending any more.
     """
 
     def __init__(self, *, recovery: str = "recover_missed", **kwargs: Any) -> None:
@@ -132,7 +135,7 @@ class ReconciliationReportOperator(RecoveryOperator):
                 settings,
                 datetime.now(UTC),
                 attempt,
-                recovered=self._state_of_recovery(context) == "success",
+                recovered=self._state_of_recovery(context) in _ENDED,
             )
             text = render(statement)
             uri = ledger.write_statement(statement, text)

@@ -52,12 +52,16 @@ class SigningKeys:
         """Return the keys, read again when that is due.
 
         :param unknown_key: a token named a key that is not among them, so it is due sooner.
-        :raises ConfigurationError: there are none, or none could be read.
+        :raises ConfigurationError: there are none, or none could be read; for an unknown key, not now.
         """
+        is_answered = True
         if self._is_due(self._unknown_seconds if unknown_key else self._refresh_seconds):
-            await self._refresh()
+            is_answered = await self._refresh()
         if not self._keys or self._age() > STALE_SECONDS:
             raise ConfigurationError("LiveKit's API keys could not be read")
+        if unknown_key and (self._failed_at is not None or not is_answered):
+            # It may be new: to refuse it would lose the event.
+            raise ConfigurationError("LiveKit's API keys could not be read again, and the token names no old one")
         return self._keys
 
     def _age(self) -> float:
@@ -68,14 +72,16 @@ class SigningKeys:
             return False
         return self._age() >= after
 
-    async def _refresh(self) -> None:
-        """Read them, or wait for whoever does already."""
+    async def _refresh(self) -> bool:
+        """Read them, or wait for whoever does already; False when it takes too long."""
         if self._reading is None or self._reading.done():
             self._reading = self._thread.submit(self._read_now)
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._reading)), READ_SECONDS)
         except TimeoutError:
             log.warning("LiveKit's API keys could not be read in %.0f s", READ_SECONDS)
+            return False
+        return True
 
     def _read_now(self) -> None:
         try:

@@ -52,7 +52,8 @@ def keys_from(environment: Mapping[str, str], keys_file: Path | None = None) -> 
     :raises ConfigurationError: there are none, or they cannot be read; no secret is shown.
     """
     fixed = parse_keys(environment.get("LIVEKIT_KEYS", ""), "LIVEKIT_KEYS")
-    key, secret = environment.get("LIVEKIT_API_KEY", ""), environment.get("LIVEKIT_API_SECRET", "")
+    # A secret that was put into a file by an editor, and mounted as a variable, ends with a newline.
+    key, secret = (environment.get(name, "").strip() for name in ("LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"))
     if bool(key) != bool(secret):
         missing = "LIVEKIT_API_SECRET" if key else "LIVEKIT_API_KEY"
         raise ConfigurationError(f"{missing} is not set: LIVEKIT_API_KEY and LIVEKIT_API_SECRET go together")

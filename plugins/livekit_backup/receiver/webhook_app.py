@@ -30,8 +30,9 @@ from livekit_backup.receiver.signing_keys import SigningKeys
 URL_PREFIX = "/livekit-backup"
 """Where Airflow's API server has it; by itself it answers there too."""
 CONTENT_TYPES = frozenset({"application/webhook+json", "application/json"})
-RETRY_AFTER_SECONDS = 2
-"""LiveKit drops an event after 30 seconds, so it shall come back soon."""
+RETRY_AFTER_SECONDS = 5
+"""LiveKit waits so before each of its four retries, in place of its own 1, 2, 4 and 8 seconds: a smaller number would
+have it give up sooner. Its next event of the same egress waits meanwhile, and is dropped after 30 seconds."""
 BODY_SECONDS = 10.0
 """For a body to arrive: LiveKit's, of some KiB, come with the head."""
 READY_SECONDS = 5.0

@@ -4,7 +4,8 @@
     delivery = sender.send(recording.event())
     assert delivery.accepted
 
-Source: livekit/protocol's ``webhook`` package. A retry carries the same body and the same token.
+Source: livekit/protocol's ``webhook`` package, and go-retryablehttp, whose ``DefaultBackoff`` takes a ``Retry-After``
+in place of its own wait, also where it is shorter. A retry carries the same body and the same token.
 """
 
 from __future__ import annotations
@@ -117,18 +118,18 @@ class WebhookSender:
             statuses.append(status)
             if wait is None or not _is_tried_again(status):
                 break
-            self._sleep(max(wait, retry_after) * self._scale)
+            self._sleep((wait if retry_after is None else retry_after) * self._scale)
         return Delivery(tuple(statuses), body, token)
 
-    def _try(self, body: bytes, token: str) -> tuple[int, float]:
-        """Send it once; return the status, and the seconds that the receiver asked to wait."""
+    def _try(self, body: bytes, token: str) -> tuple[int, float | None]:
+        """Send it once; return the status, and the seconds that the receiver asked to wait, if it did."""
         headers = {"Content-Type": CONTENT_TYPE, "User-Agent": "LiveKit", "Authorization": token}
         try:
             answer = self._client.post(self._url, content=body, headers=headers)
         except httpx.TransportError:
-            return 0, 0.0
+            return 0, None
         asked = answer.headers.get("Retry-After", "") if answer.status_code in (429, 503) else ""
-        return answer.status_code, float(asked) if asked.isdecimal() else 0.0
+        return answer.status_code, float(asked) if asked.isdecimal() else None
 
 
 def _is_tried_again(status: int) -> bool:
