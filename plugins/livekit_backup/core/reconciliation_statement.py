@@ -57,16 +57,9 @@ def reconciled(
     return Reconciliation(
         dag_id=attempt.dag_id,
         run_id=attempt.run_id,
-        window=comparison.window,
         written_at=now,
         backups=tuple(sorted(lines, key=_oldest_first)),
-        failed_uploads=comparison.failed_uploads,
-        failed_otherwise=comparison.failed_otherwise,
-        unreadable=comparison.unreadable,
-        gaps=comparison.gaps,
-        listed=comparison.listed,
-        objects=comparison.objects,
-        events=comparison.events,
+        **comparison.beside(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from pydantic import AwareDatetime
 
@@ -51,12 +52,10 @@ class FailedUpload(FrozenModel):
     """As LiveKit says it, without query strings; empty where only an event in the inbox says so."""
 
 
-class Comparison(FrozenModel):
-    """What the inbox and LiveKit's API hold of a window, side by side."""
+class SideBySide(FrozenModel):
+    """What was found in a window, beside its backups."""
 
     window: Window
-    compared_at: AwareDatetime
-    backups: tuple[KnownBackup, ...] = ()
     failed_uploads: tuple[FailedUpload, ...] = ()
     failed_otherwise: int = 0
     """Egresses that failed for reasons that no backup is for: nothing was recorded, or nothing was to upload."""
@@ -67,6 +66,17 @@ class Comparison(FrozenModel):
     """Egresses that LiveKit's API listed."""
     objects: int = 0
     events: int = 0
+
+    def beside(self) -> dict[str, Any]:
+        """These fields alone, for another model of the same window."""
+        return {name: getattr(self, name) for name in SideBySide.model_fields}
+
+
+class Comparison(SideBySide):
+    """What the inbox and LiveKit's API hold of a window, side by side."""
+
+    compared_at: AwareDatetime
+    backups: tuple[KnownBackup, ...] = ()
 
 
 class ReconciledBackup(FrozenModel):
@@ -88,22 +98,14 @@ class ReconciledBackup(FrozenModel):
     hours_left: float | None = None
 
 
-class Reconciliation(FrozenModel):
+class Reconciliation(SideBySide):
     """The statement over a window: N backups, N safe, 0 unaccounted, and by name what is not so."""
 
     dag_id: str = ""
     run_id: str = ""
-    window: Window
     written_at: AwareDatetime
     backups: tuple[ReconciledBackup, ...] = ()
     """What is not safe first, the oldest at the top."""
-    failed_uploads: tuple[FailedUpload, ...] = ()
-    failed_otherwise: int = 0
-    unreadable: tuple[UnreadableDocument, ...] = ()
-    gaps: tuple[str, ...] = ()
-    listed: int = 0
-    objects: int = 0
-    events: int = 0
 
     @property
     def totals(self) -> dict[str, int]:
