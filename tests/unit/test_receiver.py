@@ -226,11 +226,14 @@ async def test_an_altered_body_is_refused():
     assert not bed.store.objects
 
 
-async def test_two_authorization_headers_are_none():
+@pytest.mark.parametrize(("order", "status"), [(("good", "Bearer x"), 200), (("Bearer x", "good"), 401)])
+async def test_of_two_authorization_headers_the_first_counts(order, status):
     bed = ReceiverBed()
     answer = await bed.deliver(BODY, Authorization=bed.token(BODY))
     assert answer.status == 200
-    request_headers = [(b"content-type", CONTENT_TYPE.encode()), *[(b"authorization", bed.token(BODY).encode())] * 2]
+    values = [bed.token(BODY) if value == "good" else value for value in order]
+    request_headers = [(b"content-type", CONTENT_TYPE.encode())]
+    request_headers += [(b"authorization", value.encode()) for value in values]
     statuses = []
 
     async def send(message):
@@ -241,7 +244,7 @@ async def test_two_authorization_headers_are_none():
 
     scope = {"type": "http", "method": "POST", "path": "/webhook", "query_string": b"", "headers": request_headers}
     await bed.app(scope, receive, send)
-    assert statuses[0] == 401
+    assert statuses[0] == status
 
 
 async def test_a_body_without_a_length_is_cut_off_at_the_limit():
