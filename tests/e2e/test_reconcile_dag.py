@@ -89,10 +89,10 @@ def test_three_of_ten_webhooks_are_lost_and_every_backup_is_landed(site: Site, b
     recordings = record(site, 10, bad_day, "incident")
     began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     [(key, secret)] = API_KEYS.items()
-    sender = WebhookSender(f"{site.airflow.url}/livekit-backup/webhook", key, secret, timeout=60)
-    for number, recording in enumerate(recordings):
-        if number % 3 != 1:
-            assert sender.send(recording.event()).accepted
+    with WebhookSender(f"{site.airflow.url}/livekit-backup/webhook", key, secret, timeout=60) as sender:
+        for number, recording in enumerate(recordings):
+            if number % 3 != 1:
+                assert sender.send(recording.event()).accepted
     _, state = site.run(began, datetime.now(UTC))
     assert state == "success"
 
