@@ -91,6 +91,34 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "*.amazonaws.com, minio.acme.internal:9000",
     ),
     "grace": ("Seconds to wait after a window's end before it is read.", "300", "900"),
+    "lookback": (
+        "Seconds before its window that a scheduled run reads again, for events that came late.",
+        "10800",
+        "21600",
+    ),
+    "on_conflict": (
+        "When a landing key holds other content: keep_both, fail or overwrite.",
+        "keep_both",
+        "fail",
+    ),
+    "bundle_files": (
+        "Files of one task, where they are too small or too many for a task each; 1 turns bundles off.",
+        "64",
+        "200",
+    ),
+    "bundle_bytes": ("Bytes of one such task.", "268435456", "1073741824"),
+    "max_bytes_per_second": ("What one download task takes of the network; unless set, all it gets.", None, "20000000"),
+    "alarm_hours": (
+        "Hours left at which a backup that is not safe raises an alarm, once each, separated by commas.",
+        "72, 24, 6",
+        "48, 12",
+    ),
+    "pool": ("Airflow pool of the download tasks; it must exist (doctor --fix makes it).", None, "livekit_backup"),
+    "alarm_notifier": (
+        "Dotted path of a notifier or callable that alarms are sent through.",
+        None,
+        "acme_alarms.pagerduty",
+    ),
     "webhook_events": (
         "What the webhook receiver stores: egress, or all events that LiveKit signed.",
         "egress",

@@ -8,13 +8,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
-import pwd
 import re
-import shutil
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from livekit_backup.testing.embedded_postgres import embedded_postgres, postgres_drivers, postgres_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,82 +41,20 @@ DATABASE_IN_COMPOSE = "postgresql+psycopg2://airflow:made-up-postgres_password@p
 DRIVERS = ROOT / ".cache" / "compose-drivers"
 
 
-def installed_drivers() -> Path | None:
-    """The PostgreSQL drivers that the Dockerfile names, in a directory of their own; None if they cannot be had."""
-    pins = re.findall(r'"((?:psycopg2-binary|asyncpg)==[\d.]+)"', (ROOT / "Dockerfile").read_text())
-    assert len(pins) == 2
-    target = DRIVERS / "-".join([*pins, f"py{sys.version_info.major}{sys.version_info.minor}"])
-    if not target.is_dir():
-        DRIVERS.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=DRIVERS))
-        tool = [sys.executable, "-m", "pip", "install", "--quiet"]
-        done = subprocess.run(
-            [*tool, "--no-deps", "--target", str(fresh), *pins], capture_output=True, timeout=120, check=False
-        )
-        if done.returncode:
-            shutil.rmtree(fresh)
-            return None
-        fresh.rename(target)
-    return target
-
-
-def postgres_programs() -> Path | None:
-    """Where initdb and postgres are; Debian keeps them off the path."""
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "postgres").exists() and (place / "initdb").exists()), None)
-
-
-@contextlib.contextmanager
-def postgres(programs: Path, password: str) -> Iterator[str]:
-    """A PostgreSQL of its own with an empty database; PostgreSQL refuses to run as root."""
-    account: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        names = {entry.pw_name for entry in pwd.getpwall()}
-        owner = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
-        account = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-    (port,) = shared.free_ports(1)
-    home = Path(tempfile.mkdtemp(prefix="livekit-backup-postgres-", dir="/tmp"))
-    try:
-        secret = home / "password"
-        secret.write_text(password)
-        if account:
-            for path in (home, secret):
-                os.chown(path, account["user"], account["group"])
-        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PGPASSWORD": password}
-        data = str(home / "data")
-        make = [str(programs / "initdb"), "-D", data, "-U", "airflow", "-E", "UTF8", "--no-sync"]
-        subprocess.run(
-            [*make, "--auth=scram-sha-256", f"--pwfile={secret}"],
-            env=environment,
-            cwd=home,
-            check=True,
-            capture_output=True,
-            **account,
-        )
-        serve = [str(programs / "postgres"), "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
-        with shared.running(serve, environment, home / "log", cwd=home, **account):
-            client = ["-h", "127.0.0.1", "-p", str(port), "-U", "airflow"]
-            assert shared.succeeds_within(20, [str(programs / "pg_isready"), *client], environment)
-            subprocess.run([str(programs / "createdb"), *client, "airflow"], env=environment, check=True)
-            yield f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{port}/airflow"
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
 @pytest.fixture
 def database(tmp_path: Path, record_property: Any) -> Iterator[tuple[str, dict[str, str]]]:
     """A database's address, and what else the services need in their environment to reach it."""
     programs = postgres_programs()
-    drivers = installed_drivers() if programs else None
+    pins = re.findall(r'"((?:psycopg2-binary|asyncpg)==[\d.]+)"', (ROOT / "Dockerfile").read_text())
+    assert len(pins) == 2
+    drivers = postgres_drivers(DRIVERS, pins) if programs else None
     record_property("database", "PostgreSQL" if drivers else "SQLite")
     print("database:", "PostgreSQL" if drivers else "SQLite")
     if not programs or not drivers:
         yield f"sqlite:///{tmp_path / 'airflow.db'}", {}
         return
-    with postgres(programs, shared.made_up()["POSTGRES_PASSWORD"]) as address:
-        yield address, {"PYTHONPATH": str(drivers)}
+    with embedded_postgres(programs, shared.made_up()["POSTGRES_PASSWORD"]) as database:
+        yield database.url, {"PYTHONPATH": str(drivers)}
 
 
 def ask(url: str, token: str = "", body: Any = None) -> Any:

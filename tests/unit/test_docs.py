@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 
 from livekit_backup import errors
 from livekit_backup.commands.definition import COMMANDS
-from livekit_backup.hooks.configuration import KEYS, RECEIVER_KEYS
+from livekit_backup.hooks.configuration import DAG_KEYS, KEYS, RECEIVER_KEYS
 from livekit_backup.models.landing_template import LANDING_FIELDS
 from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import Outcome
@@ -88,7 +88,7 @@ def test_the_trigger_and_its_arguments() -> None:
 
 def test_every_configuration_key() -> None:
     table = page("configuration.md").partition("## The inbox")[0]
-    assert tuple(ROW.findall(table)) == (*KEYS, *RECEIVER_KEYS)
+    assert tuple(ROW.findall(table)) == (*KEYS, *DAG_KEYS, *RECEIVER_KEYS)
     first = page("operators.md").partition("##")[0]
     assert all(f"`{key}`" in first for key in KEYS)
     fields = page("configuration.md").partition("## landing_key")[2].partition("## ")[0]

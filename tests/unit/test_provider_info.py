@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from livekit_backup import __version__
-from livekit_backup.hooks.configuration import KEYS, RECEIVER_KEYS, SECTION
+from livekit_backup.hooks.configuration import DAG_KEYS, KEYS, RECEIVER_KEYS, SECTION
 from livekit_backup.hooks.livekit import WEBHOOK_SECRETS, LiveKitHook
 from livekit_backup.models.receiver_settings import ReceiverSettings
 from livekit_backup.models.settings import Settings
@@ -35,6 +35,14 @@ SETTINGS_DEFAULTS = {
     "parallel_ranges": str(Settings.model_fields["parallel_ranges"].default),
     "allowed_hosts": ", ".join(Settings.model_fields["allowed_hosts"].default),
     "grace": f"{Settings.model_fields['grace'].default.total_seconds():.0f}",
+    "lookback": f"{Settings.model_fields['lookback'].default.total_seconds():.0f}",
+    "on_conflict": Settings.model_fields["on_conflict"].default.value,
+    "bundle_files": str(Settings.model_fields["bundle_files"].default),
+    "bundle_bytes": str(Settings.model_fields["bundle_bytes"].default),
+    "max_bytes_per_second": None,
+    "alarm_hours": ", ".join(f"{hours:.0f}" for hours in Settings.model_fields["alarm_hours"].default),
+    "pool": None,
+    "alarm_notifier": None,
     "webhook_events": ReceiverSettings.model_fields["webhook_events"].default,
     "webhook_max_bytes": str(ReceiverSettings.model_fields["webhook_max_bytes"].default),
 }
@@ -51,13 +59,13 @@ def test_it_follows_airflows_schema():
 
 
 def test_every_key_is_told():
-    assert tuple(OPTIONS) == (*KEYS, *RECEIVER_KEYS) == tuple(SETTINGS_DEFAULTS)
+    assert tuple(OPTIONS) == (*KEYS, *DAG_KEYS, *RECEIVER_KEYS) == tuple(SETTINGS_DEFAULTS)
     for key in OPTIONS:
         assert _option(key)["description"].endswith(".")
         assert _option(key)["example"]
 
 
-@pytest.mark.parametrize("key", [*KEYS, *RECEIVER_KEYS])
+@pytest.mark.parametrize("key", [*KEYS, *DAG_KEYS, *RECEIVER_KEYS])
 def test_defaults_are_the_models_own(key, monkeypatch):
     from airflow.sdk import conf
 
@@ -74,7 +82,9 @@ def test_examples_are_settings():
     values = {key: example for key, (_, _, example) in OPTIONS.items() if key in Settings.model_fields}
     values["allowed_hosts"] = tuple(values["allowed_hosts"].split(", "))
     values["upload_options"] = json.loads(values["upload_options"])
-    assert Settings(**{**values, "grace": float(values["grace"])}).landing_key == "{filename}"
+    values["alarm_hours"] = tuple(values["alarm_hours"].split(", "))
+    seconds = {key: float(values[key]) for key in ("grace", "lookback")}
+    assert Settings(**{**values, **seconds}).landing_key == "{filename}"
     examples = {key: OPTIONS[key][2] for key in ReceiverSettings.model_fields}
     assert ReceiverSettings(**examples).webhook_events == "all"
 

@@ -12,7 +12,7 @@ from livekit_backup.commands.examined_setup import ExaminedSetup
 from livekit_backup.core.http_connections import manifest_client, proxied_scheme
 from livekit_backup.core.locations import system_resolver
 from livekit_backup.errors import ConfigurationError
-from livekit_backup.hooks.configuration import KEYS, RECEIVER_KEYS, SECTION, load_receiver_settings
+from livekit_backup.hooks.configuration import DAG_KEYS, KEYS, RECEIVER_KEYS, SECTION, load_receiver_settings
 from livekit_backup.models.finding import Finding, broken, ok, warning
 
 _BACKUP_HOME = "https://s3.amazonaws.com"
@@ -24,7 +24,7 @@ def check_settings(setup: ExaminedSetup) -> Iterator[Finding]:
     for problem in setup.broken_keys.values():
         what, _, mend = problem.rpartition(": ")
         yield broken(what or problem, mend)
-    count = len(KEYS) + len(RECEIVER_KEYS)
+    count = len(KEYS) + len(DAG_KEYS) + len(RECEIVER_KEYS)
     usable = count - len(setup.broken_keys)
     try:
         load_receiver_settings()

@@ -32,7 +32,15 @@ KEYS = (
     "parallel_ranges",
     "allowed_hosts",
     "grace",
+    "lookback",
+    "on_conflict",
+    "bundle_files",
+    "bundle_bytes",
+    "max_bytes_per_second",
+    "alarm_hours",
 )
+DAG_KEYS = ("pool", "alarm_notifier")
+"""No operator's own arguments: read when a DAG file is parsed."""
 RECEIVER_KEYS = ("webhook_events", "webhook_max_bytes")
 """No operator's arguments: the webhook receiver in Airflow's API server reads them."""
 LEDGER_FOLDER = "_livekit_backup"
@@ -62,8 +70,11 @@ def load_settings(overrides: Mapping[str, Any]) -> Settings:
     values["ledger"] = values["ledger"] or join_uri(str(values["warehouse"]), LEDGER_FOLDER)
     if isinstance(hosts := values["allowed_hosts"], str):
         values["allowed_hosts"] = tuple(hosts.replace(",", " ").split())
-    if values["grace"] is not None:
-        values["grace"] = _seconds(values["grace"])
+    for key in ("grace", "lookback"):
+        if values[key] is not None:
+            values[key] = _seconds(key, values[key])
+    if isinstance(hours := values["alarm_hours"], str):
+        values["alarm_hours"] = tuple(hours.replace(",", " ").split())
     if values["upload_options"] is not None:
         values["upload_options"] = _options(values["upload_options"])
     try:
@@ -162,10 +173,10 @@ def _cure(key: str) -> str:
     return f"correct AIRFLOW__LIVEKIT_BACKUP__{key.upper()} or the operator's argument"
 
 
-def _seconds(value: Any) -> timedelta:
+def _seconds(key: str, value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
     try:
         return timedelta(seconds=float(value))
     except (TypeError, ValueError, OverflowError):
-        raise ConfigurationError(f"grace must be a number of seconds, not {value!r}: {_cure('grace')}") from None
+        raise ConfigurationError(f"{key} must be a number of seconds, not {value!r}: {_cure(key)}") from None

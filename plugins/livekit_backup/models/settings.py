@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from enum import StrEnum
 
 from pydantic import Field, field_validator
 
@@ -20,6 +21,17 @@ _HOST_ENTRY = re.compile(
     r"^(\*\.[a-z0-9_-]+(\.[a-z0-9_-]+)+|[a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$|^[0-9a-f]*:[0-9a-f:.]*:[0-9a-f.]*$"
 )
 """A pattern is ``*.`` and at least two labels. IPv6 addresses stand in brackets, or bare without a port."""
+
+
+class OnConflict(StrEnum):
+    """What happens when a landing key holds other content."""
+
+    KEEP_BOTH = "keep_both"
+    """The new one lands beside, under a name with its checksum."""
+    FAIL = "fail"
+    """Nothing lands until a person has moved the other away."""
+    OVERWRITE = "overwrite"
+    """The new one replaces the other."""
 
 
 def plain_s3_uri(value: str) -> str:
@@ -50,6 +62,16 @@ class Settings(FrozenModel):
     """Streams over one recording; each holds a buffer and a connection."""
     allowed_hosts: tuple[str, ...] = ("*.amazonaws.com", "storage.googleapis.com")
     grace: timedelta = timedelta(seconds=300)
+    lookback: timedelta = timedelta(hours=3)
+    """What a scheduled run reads again before its window, for events that came late."""
+    on_conflict: OnConflict = OnConflict.KEEP_BOTH
+    bundle_files: int = Field(default=64, ge=1, le=1000)
+    """Files of one task, where they are too small or too many for a task each."""
+    bundle_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    max_bytes_per_second: int | None = Field(default=None, ge=1024)
+    """Of one task; None: as fast as it goes."""
+    alarm_hours: tuple[float, ...] = (72.0, 24.0, 6.0)
+    """Hours left at which a backup that is not safe raises an alarm."""
 
     _is_s3_uri = field_validator("inbox", "warehouse", "ledger")(plain_s3_uri)
 
@@ -73,7 +95,14 @@ class Settings(FrozenModel):
                 )
         return hosts
 
-    @field_validator("grace")
+    @field_validator("alarm_hours")
+    @classmethod
+    def _are_hours(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or not all(0 < hours <= BACKUP_LIFETIME.days * 24 for hours in value):
+            raise ValueError(f"must be hours left, each over 0 and at most {BACKUP_LIFETIME.days * 24}")
+        return tuple(sorted(set(value), reverse=True))
+
+    @field_validator("grace", "lookback")
     @classmethod
     def _is_not_negative(cls, value: timedelta) -> timedelta:
         if value < timedelta(0):

@@ -44,6 +44,12 @@ class RecoveryOperator(BaseOperator):
     :param parallel_ranges: ranges of one recording that are read side by side, 1 to 16.
     :param allowed_hosts: hosts that locations may point to.
     :param grace: seconds to wait after a window's end.
+    :param lookback: seconds before its window that a scheduled run reads again, for events that came late.
+    :param on_conflict: ``keep_both``, ``fail`` or ``overwrite``, when a landing key holds other content.
+    :param bundle_files: files of one task, where they are too small or too many for a task each.
+    :param bundle_bytes: bytes of one such task.
+    :param max_bytes_per_second: of one download task.
+    :param alarm_hours: hours left at which a backup that is not safe raises an alarm.
     """
 
     template_fields: Sequence[str] = KEYS
@@ -65,6 +71,12 @@ class RecoveryOperator(BaseOperator):
         parallel_ranges: int | str | None = None,
         allowed_hosts: Sequence[str] | str | None = None,
         grace: float | timedelta | None = None,
+        lookback: float | timedelta | None = None,
+        on_conflict: str | None = None,
+        bundle_files: int | str | None = None,
+        bundle_bytes: int | str | None = None,
+        max_bytes_per_second: int | str | None = None,
+        alarm_hours: Sequence[float] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,6 +95,12 @@ class RecoveryOperator(BaseOperator):
         self.parallel_ranges = parallel_ranges
         self.allowed_hosts = allowed_hosts
         self.grace = grace
+        self.lookback = lookback
+        self.on_conflict = on_conflict
+        self.bundle_files = bundle_files
+        self.bundle_bytes = bundle_bytes
+        self.max_bytes_per_second = max_bytes_per_second
+        self.alarm_hours = alarm_hours
 
     def settings(self) -> Settings:
         """Return the settings that hold for this task. :raises ConfigurationError: a key is missing or wrong."""
