@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task_group
 
 from livekit_backup.operators.ingest_events import IngestEventsOperator
-from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from livekit_backup.sensors.backup_event import BackupEventSensor
@@ -61,16 +60,16 @@ with DAG(
     wait_for_events = BackupEventSensor(task_id="wait_for_events", deferrable=True)
     ingest_events = IngestEventsOperator(task_id="ingest_events", execution_timeout=timedelta(hours=2))
     resolve_manifests = ResolveManifestsOperator(
-        task_id="resolve_manifests", backups=ingest_events.output, execution_timeout=timedelta(hours=2)
+        task_id="resolve_manifests", intake=ingest_events.output, execution_timeout=timedelta(hours=2)
     )
 
-    @task_group(group_id="recover_file")
-    def recover_file(file: dict[str, Any]) -> None:
-        """One file: fetched into an upload that nobody sees, then verified and made visible."""
-        download = DownloadFileOperator(task_id="download", file=file)
-        VerifyAndLandOperator(task_id="verify_and_land", file=file, upload=download.output)
+    @task_group(group_id="recover_files")
+    def recover_files(bundle: str) -> None:
+        """One file, or a bundle of small ones: fetched unseen, then verified and made visible."""
+        download = DownloadFilesOperator(task_id="download", bundle=bundle)
+        download >> VerifyAndLandOperator(task_id="verify_and_land", bundle=bundle)
 
-    recovered = recover_file.expand(file=resolve_manifests.output)
+    recovered = recover_files.expand(bundle=resolve_manifests.output)
     report = ReportOperator(task_id="report")
     all_safe = AllSafeOperator(task_id="all_safe", report=report.output)
 

@@ -28,8 +28,8 @@ MIB = 1024 * 1024
 SKIPPED_WHEN_EMPTY = (
     "ingest_events",
     "resolve_manifests",
-    "recover_file.download",
-    "recover_file.verify_and_land",
+    "recover_files.download",
+    "recover_files.verify_and_land",
 )
 
 
@@ -55,7 +55,7 @@ def test_a_run_lands_every_file_and_labels_its_tasks(site: Site, finished: tuple
     labels = [
         task["rendered_map_index"]
         for task in site.airflow.task_instances(DAG_ID, run_id)
-        if task["task_id"] == "recover_file.download"
+        if task["task_id"] == "recover_files.download"
     ]
     assert any(re.fullmatch(r"Meeting · meeting\.mp4 · 11\.0 MiB · \d+ h left", label) for label in labels), labels
 
@@ -227,7 +227,7 @@ def test_what_may_succeed_later_is_retried(site: Site, hours: Iterator[datetime]
     run_id, state = site.run(hour, hour + HOUR)
     assert state == "success"
     (download,) = [
-        task for task in site.airflow.task_instances(DAG_ID, run_id) if task["task_id"] == "recover_file.download"
+        task for task in site.airflow.task_instances(DAG_ID, run_id) if task["task_id"] == "recover_files.download"
     ]
     assert download["try_number"] == 2
 
@@ -257,7 +257,7 @@ def test_a_killed_download_shows_how_far_it_is_and_goes_on_there(site: Site, hou
 
 def _downloads(site: Site, run_id: str) -> list[dict[str, Any]]:
     tasks = site.airflow.task_instances(DAG_ID, run_id)
-    return [task for task in tasks if task["task_id"] == "recover_file.download" and task["map_index"] >= 0]
+    return [task for task in tasks if task["task_id"] == "recover_files.download" and task["map_index"] >= 0]
 
 
 def _process_that_reads_from(port: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,10 +15,11 @@ from livekit_backup.core.file_upload import FileUpload
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.landing import land
-from livekit_backup.core.ledger import Ledger, entry_for
+from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.planning import FindPrimary
 from livekit_backup.core.primary_copy import StoreSource, copy_within_store
+from livekit_backup.core.recovering import FileRecovery, Sources
 from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.core.statements import make_statement
 from livekit_backup.core.storage import split_uri
@@ -162,7 +164,7 @@ class Pipeline:
             location = find_location(self.store, file, client.fetch)
         return HttpSource(location, self.settings.allowed_hosts)
 
-    def download(self, file: RecordingFile) -> Upload:
+    def download(self, file: RecordingFile) -> Any:
         download = Download(file, self.store, self.ledger, self.attempt, self.abilities(), streams=self.streams)
         if file.primary_uri:
             return download.run(lambda: self._primary_source(file), lambda upload: self._copy(file, upload))
@@ -185,11 +187,16 @@ class Pipeline:
     def abilities(self) -> StoreAbilities:
         return self.known_abilities or warehouse_abilities(self.settings, self.store, self.ledger, datetime.now(UTC))
 
-    def recover(self, file: RecordingFile) -> None:
-        try:
-            self.land(file, self.download(file))
-        except LivekitBackupError as error:
-            self.ledger.record(entry_for(file, error.outcome, str(error), self.attempt))
+    def recovery(self, **options: Any) -> FileRecovery:
+        """What the two tasks of a bundle work with."""
+        sources = Sources(self.source, self._primary_source, self._copy)
+        options = {"streams": self.streams, **options}
+        return FileRecovery(self.store, self.ledger, self.attempt, self.abilities(), sources, **options)
+
+    def recover(self, *files: RecordingFile, **options: Any) -> None:
+        with contextlib.suppress(LivekitBackupError):
+            self.recovery(**options).download(files)
+            self.recovery(**options).land(files)
 
     def statement(self) -> Statement:
         return make_statement(self.ledger, self.store, self.attempt, self.window, [], datetime.now(UTC))

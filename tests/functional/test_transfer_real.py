@@ -796,9 +796,8 @@ def test_another_run_begins_its_own_and_the_first_finds_it_landed(given_up: Give
     assert given_up.place.parts(given_up.opened) == {1: PART, 2: PART}
     given_up.lands_right(upload)
     given_up.pipeline.attempt = ATTEMPT
-    late = given_up.try_again()
-    assert (late.already_landed, given_up.asked()) == (True, [])
-    assert given_up.pipeline.land(given_up.file, late).outcome is Outcome.ALREADY_LANDED
+    [late] = given_up.pipeline.recovery().download([given_up.file])
+    assert (late.outcome, given_up.asked()) == (Outcome.ALREADY_LANDED, [])
     assert given_up.place.open_uploads() == []
 
 

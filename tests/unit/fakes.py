@@ -107,10 +107,24 @@ class MemoryStore:
             self.heads[uri] = ObjectHead(len(body), self._etag(hashlib.md5(body).hexdigest()))
             self.content_types[uri] = content_type
 
-    def put_new(self, uri: str, body: bytes, *, content_type: str, metadata: Mapping[str, str]) -> bool:
-        if uri in self.objects:
+    def put_new(
+        self,
+        uri: str,
+        body: bytes,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        crc64nvme: str = "",
+        md5: bytes = b"",
+        replace: bool = False,
+    ) -> bool:
+        if uri in self.objects and not replace:
             return False
+        if (md5 and hashlib.md5(body).digest() != md5) or (crc64nvme and crc64nvme_of(body) != crc64nvme):
+            raise ChecksumMismatchError("BadDigest")
         self.put(uri, body, content_type=content_type)
+        etag = self.heads[uri].etag
+        self.heads[uri] = ObjectHead(len(body), etag, metadata, self._crc64nvme(body), not self._says_kms)
         return True
 
     def head(self, uri: str) -> ObjectHead | None:
@@ -153,11 +167,18 @@ class MemoryStore:
         ]
 
     def complete_upload(
-        self, uri: str, upload_id: str, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str = ""
+        self,
+        uri: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        size: int,
+        crc64nvme: str = "",
+        replace: bool = False,
     ) -> bool:
         if upload_id not in self.uploads:
             raise UploadGoneError(f"{uri}: the upload was aborted")
-        if uri in self.objects:
+        if uri in self.objects and not replace:
             return False
         stored = [part for _, part in sorted(self.uploads[upload_id][1].items())]
         whole = b"".join(stored)

@@ -9,6 +9,7 @@ from livekit_backup.core.downloading import Download
 from livekit_backup.core.file_links import RenewedSource
 from livekit_backup.core.landing import land
 from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.recovering import FileRecovery, Sources
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.references import EventRef, FileKind, RecordingFile
 from unit.fakes import MemorySource, MemoryStore, abilities
@@ -45,6 +46,10 @@ class Bench:
     def download(self, **options):
         download = Download(self.file, self.store, self.ledger, ATTEMPT, self.found, **options)
         return download.run(lambda: RenewedSource(lambda: self.source))
+
+    def recovery(self, **options):
+        sources = Sources(lambda file: RenewedSource(lambda: self.source), None, None)
+        return FileRecovery(self.store, self.ledger, ATTEMPT, self.found, sources, **options)
 
     def land(self, upload):
         return land(self.file, upload, self.store, self.ledger, ATTEMPT, self.found)

@@ -21,7 +21,7 @@ from livekit_backup.operators.reconcile import (
     ReconciliationReportOperator,
     RecoverMissedOperator,
 )
-from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
@@ -34,7 +34,7 @@ from ..conftest import ROOT
 OPERATORS = [
     AllSafeOperator,
     BackupEventSensor,
-    DownloadFileOperator,
+    DownloadFilesOperator,
     IngestEventsOperator,
     ReconcileOperator,
     ReconciliationReportOperator,
@@ -167,5 +167,5 @@ def test_the_readmes_dag_is_a_dag() -> None:
     names: dict = {}
     exec(compile(source, "README.md", "exec"), names)
     dag = names["report"].dag
-    assert {"wait_for_events", "ingest_events", "recover_file.download", "all_safe"} <= set(dag.task_ids)
+    assert {"wait_for_events", "ingest_events", "recover_files.download", "all_safe"} <= set(dag.task_ids)
     assert {task.retries for task in dag.tasks} == {4}, "what may succeed later is retried"

@@ -65,10 +65,9 @@ def test_what_has_landed_is_not_fetched_again():
     bench = Bench()
     bench.land(bench.download())
     opened = len(bench.source.opened)
-    upload = bench.download()
-    assert upload.already_landed
+    [again] = bench.recovery().download([bench.file])
+    assert again.outcome is Outcome.ALREADY_LANDED
     assert len(bench.source.opened) == opened
-    assert bench.land(upload).outcome is Outcome.ALREADY_LANDED
     assert bench.ledger.read(bench.file).outcome is Outcome.LANDED
 
 
@@ -143,14 +142,13 @@ def test_an_upload_that_was_dropped_needs_its_download_again():
 
 def test_what_was_landed_and_then_removed_is_recovered_again():
     bench = Bench()
-    upload = bench.download()
-    bench.land(upload)
-    landed = bench.download()
+    bench.recovery().download([bench.file])
     bench.store.delete(URI)
-    with pytest.raises(NeedsOperatorError, match="is not any more"):
-        bench.land(landed)
+    with pytest.raises(NeedsOperatorError, match="clear the download task"):
+        bench.recovery().land([bench.file])
     assert bench.ledger.find_landed(bench.file) is None
-    assert bench.land(bench.download()).outcome is Outcome.LANDED
+    [entry] = bench.recovery().download([bench.file])
+    assert entry.outcome is Outcome.LANDED
 
 
 def test_where_etags_prove_nothing_it_is_read_back():
@@ -188,7 +186,7 @@ def test_other_open_uploads_at_the_key_are_dropped():
 def test_an_empty_file_lands_and_is_flagged():
     bench = Bench(data=b"", etag=hashlib.md5(b"").hexdigest())
     upload = bench.download()
-    assert upload.upload_id is None
+    assert upload.content == b""
     entry = bench.land(upload)
     assert (entry.outcome, entry.flags, entry.size) == (Outcome.LANDED, ("empty",), 0)
     assert bench.store.objects[URI] == b""

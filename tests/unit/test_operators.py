@@ -11,14 +11,13 @@ import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException
 
-from livekit_backup.core import http_source, manifest_client, run_plan
+from livekit_backup.core import file_links, manifest_client, run_plan, small_files
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.errors import SourceUnavailableError
 from livekit_backup.models.outcome import Outcome
-from livekit_backup.models.references import RecordingFile
 from livekit_backup.operators import recovery_operator
 from livekit_backup.operators.ingest_events import IngestEventsOperator
-from livekit_backup.operators.recover_file import LABEL, DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.recover_files import LABEL, DownloadFilesOperator, VerifyAndLandOperator
 from livekit_backup.operators.report import LANDED, RECORDINGS, AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
@@ -82,30 +81,48 @@ def bench(monkeypatch):
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://b/out")
     bench = Bench()
     monkeypatch.setattr(recovery_operator, "_store", lambda conn_id, *options: bench.store)
-    for module in (run_plan, manifest_client, http_source):
+    for module in (run_plan, manifest_client):
         monkeypatch.setattr(module, "system_resolver", lambda host, port: ["52.218.1.1"])
     bench.source = MemorySource(DATA, etag=hashlib.md5(DATA).hexdigest())
-    monkeypatch.setattr(http_source, "HttpSource", lambda location, hosts: bench.source)
+    monkeypatch.setattr(file_links, "HttpSource", lambda location, hosts: bench.source)
     return bench
 
 
 def _planned(bench):
     bench.store_recording()
-    backups = bench.run(IngestEventsOperator)
-    return bench.run(ResolveManifestsOperator, backups=backups)
+    return _resolved(bench)
 
 
-def test_ingest_returns_references_and_no_links(bench):
+def _resolved(bench):
+    intake = bench.run(IngestEventsOperator)
+    return bench.run(ResolveManifestsOperator, intake=intake)
+
+
+def _file(bench, bundle_id):
+    """The one file of a bundle."""
+    [file] = bench.ledger.read_bundle("d", "r", bundle_id).files
+    return file
+
+
+@pytest.fixture
+def in_parts(monkeypatch):
+    """No file is small."""
+    monkeypatch.setattr(small_files, "SMALL", -1)
+
+
+def test_ingest_returns_numbers_and_keeps_references_without_links(bench):
     bench.store_recording(roomName="Room")
     bench.store_event({"event": "room_started"}, egress_ended("EG_2", status=4), {"x": 1})
-    [backup] = bench.run(IngestEventsOperator)
-    assert backup["egress_id"] == "EG_1"
-    [event] = backup["events"]
-    assert (event["uri"], event["position"]) == ("s3://b/in/2026/11/20/13/0", 0)
-    stored = bench.store.objects[event["uri"]]
-    assert json.loads(stored[event["offset"] :][: event["length"]])["egressInfo"]["egressId"] == "EG_1"
-    assert "Signature" not in json.dumps(backup)
+    returned = bench.run(IngestEventsOperator)
+    assert returned == {"objects": 2, "events": 3, "backups": 1, "unreadable": 1}
     intake = bench.ledger.read_intake("d", "r")
+    [backup] = intake.backups
+    assert backup.egress_id == "EG_1"
+    [event] = backup.events
+    assert (event.uri, event.position) == ("s3://b/in/2026/11/20/13/0", 0)
+    stored = bench.store.objects[event.uri]
+    assert json.loads(stored[event.offset :][: event.length])["egressInfo"]["egressId"] == "EG_1"
+    assert "Signature" not in intake.model_dump_json()
     assert (intake.objects, intake.events, len(intake.unreadable), intake.failed_without_backup) == (
         2,
         3,
@@ -115,52 +132,87 @@ def test_ingest_returns_references_and_no_links(bench):
 
 
 def test_ingest_of_nothing(bench):
-    assert bench.run(IngestEventsOperator) == []
+    assert bench.run(IngestEventsOperator)["backups"] == 0
 
 
-def test_resolve_returns_files_and_no_links(bench):
-    [file] = _planned(bench)
-    assert file["landing_uri"].endswith("/EG_1/a.mp4")
-    assert "Signature" not in json.dumps(file)
-    brief = RecordingFile.model_validate(file).model_copy(update={"events": (), "label": ""})
+def test_resolve_returns_short_ids_and_keeps_files_without_links(bench):
+    [bundle_id] = _planned(bench)
+    assert len(bundle_id) == 16
+    file = _file(bench, bundle_id)
+    assert file.landing_uri.endswith("/EG_1/a.mp4")
+    assert "Signature" not in file.model_dump_json()
+    brief = file.model_copy(update={"events": (), "label": ""})
     assert bench.ledger.read_plan("d", "r").to_recover == (brief,)
+    assert bench.run(ResolveManifestsOperator, intake={}) == [bundle_id], "the same files are the same bundle"
 
 
-@pytest.mark.parametrize("backups", [None, [], ()])
-def test_resolve_of_nothing(bench, backups):
-    assert bench.run(ResolveManifestsOperator, backups=backups) == []
+def test_resolve_of_nothing(bench):
+    assert _resolved(bench) == []
 
 
-def test_a_file_is_downloaded_and_landed(bench):
-    [file] = _planned(bench)
+def test_resolve_without_an_intake_says_what_to_clear(bench):
+    with pytest.raises(AirflowFailException, match="clear ingest_events"):
+        bench.run(ResolveManifestsOperator, intake={})
+
+
+def test_a_small_file_lands_with_its_download(bench):
+    [bundle] = _planned(bench)
+    file = _file(bench, bundle)
     context = bench.context()
-    upload = bench.run(DownloadFileOperator, context, file=file)
+    done = {"files": 1, "landed": 1, "bytes": len(DATA)}
+    assert bench.run(DownloadFilesOperator, context, bundle=bundle) == done
     assert context[LABEL].startswith("EG_1 · a.mp4 · 900 B · ")
-    assert file["landing_uri"] not in bench.store.objects
-    result = bench.run(VerifyAndLandOperator, file=file, upload=upload)
-    assert result == {
-        "outcome": "landed",
-        "landed_uri": file["landing_uri"],
-        "size": len(DATA),
-        "sha256": hashlib.sha256(DATA).hexdigest(),
-    }
-    assert bench.store.objects[file["landing_uri"]] == DATA
+    assert bench.store.objects[file.landing_uri] == DATA
+    entry = bench.ledger.read(file)
+    assert (entry.outcome, entry.sha256) == (Outcome.LANDED, hashlib.sha256(DATA).hexdigest())
+    assert bench.store.uploads == {}
+    assert bench.run(VerifyAndLandOperator, bundle=bundle) == done
+    assert bench.ledger.read(file) == entry
 
 
-def test_a_second_try_goes_on_with_the_upload_of_the_first(bench):
-    [file] = _planned(bench)
-    context = bench.context()
-    first = bench.run(DownloadFileOperator, context, file=file)
-    second = bench.run(DownloadFileOperator, context, file=file)
-    assert list(bench.store.uploads) == [second["upload_id"]] == [first["upload_id"]]
+def test_a_file_is_downloaded_and_landed(bench, in_parts):
+    [bundle] = _planned(bench)
+    file = _file(bench, bundle)
+    assert bench.run(DownloadFilesOperator, bundle=bundle)["landed"] == 0
+    assert file.landing_uri not in bench.store.objects
+    assert bench.run(VerifyAndLandOperator, bundle=bundle) == {"files": 1, "landed": 1, "bytes": len(DATA)}
+    assert bench.store.objects[file.landing_uri] == DATA
+    entry = bench.ledger.read(file)
+    assert (entry.landed_uri, entry.sha256) == (file.landing_uri, hashlib.sha256(DATA).hexdigest())
+
+
+def test_a_second_try_goes_on_with_the_upload_of_the_first(bench, in_parts):
+    [bundle] = _planned(bench)
+    bench.run(DownloadFilesOperator, bundle=bundle)
+    [first] = bench.store.uploads
+    bench.run(DownloadFilesOperator, bundle=bundle)
+    assert list(bench.store.uploads) == [first]
+
+
+def test_what_has_landed_is_not_fetched_again(bench):
+    [bundle] = _planned(bench)
+    for _ in range(2):
+        assert bench.run(DownloadFilesOperator, bundle=bundle)["landed"] == 1
+    assert len(bench.source.opened) == 1
+
+
+def test_an_unknown_bundle_says_what_to_clear(bench):
+    with pytest.raises(AirflowFailException, match="clear resolve_manifests"):
+        bench.run(DownloadFilesOperator, bundle="0123456789abcdef")
+
+
+def test_verify_without_a_download_says_what_to_clear(bench):
+    [bundle] = _planned(bench)
+    with pytest.raises(AirflowFailException, match="clear the download task"):
+        bench.run(VerifyAndLandOperator, bundle=bundle)
 
 
 def test_the_warehouse_is_checked_once(bench):
-    [file] = _planned(bench)
+    [bundle] = _planned(bench)
     known = bench.ledger.read_abilities("b")
     assert known.refuses_wrong_crc64nvme
     assert not [uri for uri in bench.store.objects if "/probes/" in uri]
-    bench.run(DownloadFileOperator, file=file)
+    bench.run(DownloadFilesOperator, bundle=bundle)
     assert bench.ledger.read_abilities("b") == known
 
 
@@ -168,51 +220,60 @@ def test_a_file_of_the_primary_bucket_is_copied(bench, monkeypatch):
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__PRIMARY_CONN_ID", "acme")
     bench.store.put("s3://acme/hls/1.ts", DATA)
     bench.store.uri_of = lambda location: "s3://acme/hls/1.ts"
-    bench.store.shares_with = lambda other: True
     results = [{"filename": "1.ts", "size": str(len(DATA)), "location": "https://acme.s3.amazonaws.com/hls/1.ts"}]
     bench.store_event(egress_ended(backupStorageUsed=True, fileResults=results))
-    backups = bench.run(IngestEventsOperator)
-    [file] = bench.run(ResolveManifestsOperator, backups=backups)
-    assert file["primary_uri"] == "s3://acme/hls/1.ts"
+    [bundle] = _resolved(bench)
+    file = _file(bench, bundle)
+    assert file.primary_uri == "s3://acme/hls/1.ts"
     for shares in (True, False):
         bench.store.shares_with = lambda other, shares=shares: shares
-        upload = bench.run(DownloadFileOperator, file=file)
-    assert bench.run(VerifyAndLandOperator, file=file, upload=upload)["outcome"] == "landed"
-    assert bench.store.objects[file["landing_uri"]] == DATA
+        bench.run(DownloadFilesOperator, bundle=bundle)
+        assert bench.run(VerifyAndLandOperator, bundle=bundle)["landed"] == 1
+        assert bench.store.objects[file.landing_uri] == DATA
+        bench.store.delete(file.landing_uri)
     monkeypatch.delenv("AIRFLOW__LIVEKIT_BACKUP__PRIMARY_CONN_ID")
-    bench.store.delete(file["landing_uri"])
     with pytest.raises(AirflowFailException, match="primary_conn_id is not set any more"):
-        bench.run(DownloadFileOperator, file=file)
+        bench.run(DownloadFilesOperator, bundle=bundle)
 
 
 def test_a_failure_is_written_down_before_it_leaves(bench):
-    [file] = _planned(bench)
+    [bundle] = _planned(bench)
     bench.source.refusals = [SourceUnavailableError("livekit.example answered 503", 7.0)]
     with pytest.raises(SourceUnavailableError):
-        bench.run(DownloadFileOperator, file=file)
-    entry = bench.ledger.read(RecordingFile.model_validate(file))
+        bench.run(DownloadFilesOperator, bundle=bundle)
+    entry = bench.ledger.read(_file(bench, bundle))
     assert (entry.outcome, entry.reason) == (Outcome.FAILED, "livekit.example answered 503")
     assert entry.attempt.run_id == "r"
 
 
 def test_a_corrupt_file_fails_at_once(bench):
-    [file] = _planned(bench)
+    [bundle] = _planned(bench)
     bench.source.data = b"x" + DATA[1:]
-    upload = bench.run(DownloadFileOperator, file=file)
     with pytest.raises(AirflowFailException, match="CorruptError: "):
-        bench.run(VerifyAndLandOperator, file=file, upload=upload)
-    assert bench.ledger.read(RecordingFile.model_validate(file)).outcome is Outcome.CORRUPT
+        bench.run(DownloadFilesOperator, bundle=bundle)
+    file = _file(bench, bundle)
+    assert bench.ledger.read(file).outcome is Outcome.CORRUPT
+    assert file.landing_uri not in bench.store.objects
+    assert len(bench.source.opened) == 2, "wrong bytes are fetched again before they are called corrupt"
 
 
 def test_the_label_is_a_template_of_its_own():
-    task = DownloadFileOperator(task_id="t", file={})
-    assert task.map_index_template == "{{ livekit_file }}"
-    assert DownloadFileOperator(task_id="t", file={}, map_index_template="x").map_index_template == "x"
+    task = DownloadFilesOperator(task_id="t", bundle="")
+    assert task.map_index_template == "{{ livekit_files }}"
+    assert DownloadFilesOperator(task_id="t", bundle="", map_index_template="x").map_index_template == "x"
+
+
+def test_downloads_run_in_the_configured_pool(monkeypatch):
+    assert DownloadFilesOperator(task_id="t", bundle="").pool == "default_pool"
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__POOL", "livekit")
+    assert DownloadFilesOperator(task_id="t", bundle="").pool == "livekit"
+    assert DownloadFilesOperator(task_id="t", bundle="", pool="other").pool == "other"
+    assert VerifyAndLandOperator(task_id="t", bundle="").pool == "default_pool"
 
 
 def test_the_report_of_a_run(bench):
-    [file] = _planned(bench)
-    bench.run(VerifyAndLandOperator, file=file, upload=bench.run(DownloadFileOperator, file=file))
+    [bundle] = _planned(bench)
+    bench.run(DownloadFilesOperator, bundle=bundle)
     report = bench.run(ReportOperator)
     assert report["is_safe"]
     assert report["totals"] == {"landed": 1}
@@ -221,7 +282,7 @@ def test_the_report_of_a_run(bench):
     [(asset, extra)] = bench.outlet_events[LANDED].added
     assert asset == RECORDINGS
     [landed] = extra["landed"]
-    assert landed["uri"] == file["landing_uri"]
+    assert landed["uri"] == _file(bench, bundle).landing_uri
     assert bench.run(AllSafeOperator, report=report) == report["headline"]
 
 
@@ -260,7 +321,7 @@ def test_a_missing_setting_fails_at_once(bench, monkeypatch):
     monkeypatch.delenv("AIRFLOW__LIVEKIT_BACKUP__INBOX")
     for operator, arguments in (
         (IngestEventsOperator, {}),
-        (ResolveManifestsOperator, {"backups": []}),
+        (ResolveManifestsOperator, {"intake": {}}),
         (ReportOperator, {}),
     ):
         with pytest.raises(AirflowFailException, match="ConfigurationError: inbox is not set"):

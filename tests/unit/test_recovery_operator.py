@@ -19,7 +19,7 @@ from livekit_backup.errors import (
 from livekit_backup.hooks.configuration import KEYS
 from livekit_backup.models.upload_options import UploadOptions
 from livekit_backup.operators.ingest_events import IngestEventsOperator
-from livekit_backup.operators.recover_file import DownloadFileOperator, VerifyAndLandOperator
+from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
@@ -27,9 +27,9 @@ from livekit_backup.sensors.backup_event import BackupEventSensor
 
 OPERATORS = {
     IngestEventsOperator: {},
-    ResolveManifestsOperator: {"backups": []},
-    DownloadFileOperator: {"file": {}},
-    VerifyAndLandOperator: {"file": {}, "upload": {}},
+    ResolveManifestsOperator: {"intake": {}},
+    DownloadFilesOperator: {"bundle": ""},
+    VerifyAndLandOperator: {"bundle": ""},
     ReportOperator: {},
     AllSafeOperator: {"report": {}},
     BackupEventSensor: {},

@@ -1,4 +1,4 @@
-"""The first half of a file's recovery: stream it into an upload that nobody sees.
+"""The first half of a file's recovery: into memory where it is small, else into an upload that nobody sees.
 
 Any step may be killed at any instant and run again, also beside itself: the next try goes on
 with the upload that this run has open for the file, and the report drops what is left.
@@ -7,15 +7,17 @@ with the upload that this run has open for the file, and the report drops what i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from livekit_backup.core.etags import etag_rule
 from livekit_backup.core.file_upload import EtagsProveNothingError, FileUpload, Work
 from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.pacing import Pace
 from livekit_backup.core.part_plan import plan_parts
 from livekit_backup.core.progress import ProgressLog
+from livekit_backup.core.small_files import WholeFile, read_whole
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.transfer import Transfer
 from livekit_backup.core.transfer_protocols import Source, SourceBody
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Download:
-    """Brings one file into an uncompleted multipart upload at its landing key."""
+    """Brings one file into memory, or into an uncompleted multipart upload at its landing key."""
 
     def __init__(
         self,
@@ -44,16 +46,27 @@ class Download:
         abilities: StoreAbilities,
         *,
         streams: int = 1,
+        small: int = 0,
+        pace: Pace | None = None,
+        turn: AbstractContextManager[object] | None = None,
+        anew: bool = False,
         show: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
         :param abilities: of the warehouse's store.
         :param streams: ranges that are read side by side.
+        :param small: bytes up to which a file is held in memory instead of an upload.
+        :param pace: that reading keeps to.
+        :param turn: held while an upload in parts is filled.
+        :param anew: leave alone what an earlier try has open.
         :param show: takes the progress in a few words.
         """
         self._file = file
-        self._ledger = ledger
+        self._small = small
+        self._anew = anew
+        self._pace = pace
+        self._turn = turn or contextlib.nullcontext()
         self._upload = FileUpload(file, store, ledger, attempt)
         self._abilities = abilities
         self._streams = streams
@@ -61,50 +74,48 @@ class Download:
 
     def run(
         self, open_source: Callable[[], Source], copy: Callable[[FileUpload], Upload | None] | None = None
-    ) -> Upload:
-        """Download, unless the file has landed before.
+    ) -> Upload | WholeFile:
+        """Download all of it.
 
         :param copy: lets the warehouse's store copy the file by itself; None when it cannot.
         :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
         """
-        if landed := self._ledger.find_landed(self._file):
-            log.info("%s has landed before, at %s", quoted(self._file.filename), landed.landed_uri)
-            return self._upload.describe(landing_uri=landed.landed_uri, already_landed=True, size=landed.size or 0)
-        left = self._upload.left_open(self._abilities)
+        left = None if self._anew else self._upload.left_open(self._abilities)
         if copy and not left and (copied := copy(self._upload)):
             return copied
         return self._in_passes(open_source(), left)
 
-    def _in_passes(self, source: Source, left: Work | None) -> Upload:
+    def _in_passes(self, source: Source, left: Work | None) -> Upload | WholeFile:
         """Pass over the recording until it is up, and proven if that can be."""
         thorough = False
         for passes_left in range(MOST_PASSES - 1, -1, -1):
             try:
-                upload = self._go_on(source, left) if left else self._begin(source, thorough=thorough)
+                done = self._go_on(source, left) if left else self._begin(source, thorough=thorough)
+                upload = done.upload if isinstance(done, WholeFile) else done
             except SourceChangedError as error:
                 if not passes_left:
                     raise
                 log.warning("%s; beginning anew at byte 0", error)
             else:
                 if not passes_left or thorough or not _is_worth_another_pass(upload):
-                    return upload
+                    return done
                 log.warning("%s arrived with wrong bytes; fetching it again", quoted(self._file.filename))
                 self._upload.drop()
                 thorough = True
             left = None
         raise AssertionError("the last pass returns or raises")
 
-    def _begin(self, source: Source, *, thorough: bool) -> Upload:
+    def _begin(self, source: Source, *, thorough: bool) -> Upload | WholeFile:
         """Read the whole recording."""
         body = source.open()
-        if not body.size:
-            body.close()
-            return self._empty(body)
         with _closing_on_error(body):
             rule = etag_rule(body.etag, body.size, is_digest=body.etag_is_digest)
+            if body.size <= max(0, self._small):
+                return read_whole(self._file, source, body, rule, self._abilities, self._pace)
             plan = plan_parts(body.size, rule, self._abilities, thorough=thorough)
         try:
-            return self._transfer(source, body, Work(plan, rule, body.etag))
+            with self._turn:
+                return self._transfer(source, body, Work(plan, rule, body.etag))
         except EtagsProveNothingError as error:
             log.info("%s: the source's ETag is computed on the way", error)
             self._abilities = self._abilities.model_copy(update={"etags_are_md5": False})
@@ -112,7 +123,7 @@ class Download:
 
     def _go_on(self, source: Source, work: Work) -> Upload:
         """Read what an earlier try has left."""
-        with self._upload.kept_for_the_next_try():
+        with self._turn, self._upload.kept_for_the_next_try():
             if work.start == work.plan.size:
                 upload = self._upload.result(work, work.checksums(), [])
             else:
@@ -135,6 +146,7 @@ class Download:
                 checksums,
                 first=len(work.parts) + 1,
                 streams=self._streams,
+                pace=self._pace,
                 on_progress=progress,
             )
         with self._upload.kept_for_the_next_try():
@@ -143,15 +155,6 @@ class Download:
         upload = self._upload.result(work, checksums, etags)
         progress.end(_what_was_checked(upload))
         return upload
-
-    def _empty(self, body: SourceBody) -> Upload:
-        md5 = hashlib.md5(usedforsecurity=False).hexdigest()
-        return self._upload.describe(
-            sha256=hashlib.sha256().hexdigest(),
-            etag=md5,
-            computed_etags=(md5,) if body.etag_is_digest else (),
-            source_etag=body.etag,
-        )
 
 
 def _is_worth_another_pass(upload: Upload) -> bool:

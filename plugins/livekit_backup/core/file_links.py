@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.inbox import load_backup_events
 from livekit_backup.core.locations import Location
-from livekit_backup.core.resolution import FetchManifest, resolve_backup, why_unresolved
+from livekit_backup.core.resolution import (
+    FetchManifest,
+    ResolvedBackup,
+    ResolvedFile,
+    resolve_backup,
+    why_unresolved,
+)
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.transfer_protocols import Source, SourceBody
 from livekit_backup.core.wording import quoted
@@ -25,24 +32,78 @@ log = logging.getLogger(__name__)
 
 
 def find_location(inbox: ObjectStore, file: RecordingFile, fetch: FetchManifest) -> Location:
-    """Read the event and the manifest again for a file's own signed URL.
+    """Read the event and the manifest for one file's own signed URL.
 
     It is read where it is used, so that it never travels between tasks.
 
     :raises UnresolvedError: the file is not in them any more.
     :raises PermanentError, RetryableError: as the file's own error says.
     """
-    ref = BackupRef(egress_id=file.egress_id, run=file.run, events=file.events)
-    backup = resolve_backup(load_backup_events(inbox, ref), fetch)
-    found = next((found for found in backup.files if found.filename == file.filename), None)
+    return BackupLinks(inbox, [file], fetch).location(file)
+
+
+class BackupLinks:
+    """The links of a task's files. The event and the manifest of a backup are read once for all of them.
+
+    :param files: those whose links are kept; a manifest of 20,000 segments is not.
+    """
+
+    def __init__(self, inbox: ObjectStore, files: Iterable[RecordingFile], fetch: FetchManifest) -> None:
+        self._inbox = inbox
+        self._fetch = fetch
+        self._files: dict[tuple[str, int], list[RecordingFile]] = {}
+        for file in files:
+            self._files.setdefault((file.egress_id, file.run), []).append(file)
+        self._reading = {backup: threading.Lock() for backup in self._files}
+        self._found: dict[tuple[str, int], dict[str, Location | LivekitBackupError]] = {}
+
+    def location(self, file: RecordingFile, dead: Location | None = None) -> Location:
+        """Return a file's own signed URL.
+
+        :param dead: the one that was returned before and works no more: all are read again.
+        :raises UnresolvedError: the file is not in the manifest any more.
+        :raises PermanentError, RetryableError: as the file's own error says.
+        """
+        backup = file.egress_id, file.run
+        with self._reading[backup]:
+            found = self._found.get(backup)
+            if found is None or (dead is not None and found.get(file.filename) is dead):
+                found = self._found[backup] = self._read(backup)
+        known = found[file.filename]
+        if isinstance(known, LivekitBackupError):
+            # Anew for each thread: an exception gathers the traceback of whoever raises it.
+            raise type(known)(*known.args)
+        return known
+
+    def source(self, file: RecordingFile, allowed_hosts: Sequence[str]) -> RenewedSource:
+        """Return a file's source, which reads its link when it is first opened, and again when that dies in use."""
+        last: list[Location] = []
+
+        def open_link() -> Source:
+            last[:] = [self.location(file, last[0] if last else None)]
+            return HttpSource(last[0], allowed_hosts)
+
+        return RenewedSource(open_link)
+
+    def _read(self, backup: tuple[str, int]) -> dict[str, Location | LivekitBackupError]:
+        files = self._files[backup]
+        ref = BackupRef(egress_id=backup[0], run=backup[1], events=files[0].events)
+        resolved = resolve_backup(load_backup_events(self._inbox, ref), self._fetch)
+        by_name = {found.filename: found for found in resolved.files}
+        return {file.filename: _location_or_error(resolved, by_name.get(file.filename), file) for file in files}
+
+
+def _location_or_error(
+    backup: ResolvedBackup, found: ResolvedFile | None, file: RecordingFile
+) -> Location | LivekitBackupError:
     if found and found.location:
         return found.location
     if isinstance(backup.manifest_error, RetryableError):
         # A manifest that does not answer now is no proof that the file is not in it.
-        raise backup.manifest_error
+        return backup.manifest_error
     if found and found.error:
-        raise found.error
-    raise why_unresolved(
+        return found.error
+    return why_unresolved(
         backup.manifest_error
         or UnresolvedError(f"{quoted(file.filename)} is not in the manifest of {file.egress_id} any more")
     )

@@ -14,6 +14,7 @@ from livekit_backup.core.etags import RunningEtag
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.object_metadata import MARK, SHA256, content_type, provenance
 from livekit_backup.core.open_uploads import drop_rivals
+from livekit_backup.core.small_files import WholeFile
 from livekit_backup.core.storage import ObjectHead, ObjectStore
 from livekit_backup.core.upload_sink import UploadSink
 from livekit_backup.core.verification import Checks, check_landed, check_parts, check_source
@@ -37,22 +38,27 @@ READ_BACK_CHUNK = 1024 * 1024
 
 def land(
     file: RecordingFile,
-    upload: Upload,
+    done: Upload | WholeFile,
     store: ObjectStore,
     ledger: Ledger,
     attempt: Attempt,
     abilities: StoreAbilities,
+    *,
+    replace: bool = False,
 ) -> LedgerEntry:
-    """Verify an upload and complete it, which makes it visible; then write it down.
+    """Verify an upload and complete it, which makes it visible, or verify and store a whole file; write it down.
 
     Run again after it succeeded, it finds the landed object and says so.
 
+    :param done: what the download brought.
+    :param replace: what is at the key and is other content makes way.
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
     :raises LandingConflictError: the key holds other content; the upload is kept, since the link may die meanwhile.
     :raises UploadLostError: the upload is gone, altered or of another file, and nothing has landed: download has to
         run again.
     :raises StorageUnavailableError: the parts or the landed object do not show yet.
     """
+    upload, content = (done.upload, done.content) if isinstance(done, WholeFile) else (done, b"")
     is_its_own = (upload.egress_id, upload.run, upload.filename) == file.key
     if landed := ledger.find_landed(file):
         if is_its_own:
@@ -63,27 +69,47 @@ def land(
             f"what download left here is of another file ({upload.egress_id} {quoted(upload.filename)}), since "
             "resolve_manifests ran again: clear the download task"
         )
-    if upload.already_landed:
-        raise UploadLostError(f"{upload.landing_uri} was there and is not any more: clear the download task")
-    landing = _Landing(file, upload, store, abilities)
+    landing = _Landing(file, upload, store, abilities, content=content, replace=replace)
     try:
         landing.run()
     except (CorruptError, UploadLostError):
         _drop(upload, store)
         raise
     entry = ledger.record(landing.entry(attempt))
-    drop_rivals(upload.landing_uri, store)
+    if upload.upload_id:
+        drop_rivals(upload.landing_uri, store)
     return entry
+
+
+def beside(file: RecordingFile, upload: Upload) -> RecordingFile:
+    """Return the file with a landing key of its own, named after its content: the key that it should have is taken."""
+    digest = upload.sha256 or (upload.etag or upload.source_etag).partition("-")[0]
+    mark = digest[:12] or hashlib.sha256(repr(file.key).encode(errors="backslashreplace")).hexdigest()[:12]
+    folder, slash, name = file.landing_uri.rpartition("/")
+    stem, dot, ending = name.rpartition(".")
+    beside_name = f"{stem}~{mark}.{ending}" if dot and stem else f"{name}~{mark}"
+    return file.model_copy(update={"landing_uri": f"{folder}{slash}{beside_name}"})
 
 
 class _Landing:
     """One upload on its way to being an object."""
 
-    def __init__(self, file: RecordingFile, upload: Upload, store: ObjectStore, abilities: StoreAbilities) -> None:
+    def __init__(
+        self,
+        file: RecordingFile,
+        upload: Upload,
+        store: ObjectStore,
+        abilities: StoreAbilities,
+        *,
+        content: bytes,
+        replace: bool,
+    ) -> None:
         self._file = file
         self._upload = upload
         self._store = store
         self._abilities = abilities
+        self._content = content
+        self._replace = replace
         self._sink = UploadSink(store, upload.landing_uri, upload.upload_id or "")
         self._checks = Checks()
         self._sha256 = upload.sha256
@@ -124,19 +150,29 @@ class _Landing:
         Gone, since a try before this one may have completed it and died before it wrote that down.
         """
         upload = self._upload
-        if not upload.size:
-            metadata = provenance(self._file, datetime.now(UTC), upload.sha256)
-            return self._store.put_new(
-                upload.landing_uri, b"", content_type=content_type(self._file.filename), metadata=metadata
-            )
+        if upload.upload_id is None:
+            return self._put()
         parts = self._sink.parts()
         if parts is None:
             return None
         check_parts(upload, parts)
         try:
-            return self._sink.complete(parts, size=upload.size, crc64nvme=upload.crc64nvme)
+            return self._sink.complete(parts, size=upload.size, crc64nvme=upload.crc64nvme, replace=self._replace)
         except UploadGoneError:
             return None
+
+    def _put(self) -> bool:
+        upload = self._upload
+        is_checked = bool(upload.size)
+        return self._store.put_new(
+            upload.landing_uri,
+            self._content,
+            content_type=content_type(self._file.filename),
+            metadata=provenance(self._file, datetime.now(UTC), upload.sha256, upload.mark),
+            crc64nvme=upload.crc64nvme if is_checked and self._abilities.accepts_crc64nvme else "",
+            md5=bytes.fromhex(upload.own_etag) if is_checked and not self._abilities.refuses_wrong_crc64nvme else b"",
+            replace=self._replace,
+        )
 
     def _is_ours(self, head: ObjectHead) -> bool:
         """Whether an earlier try completed this very upload, and died before it had looked at it."""

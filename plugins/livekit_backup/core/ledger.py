@@ -17,10 +17,19 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.storage import ObjectStore, join_uri
+from livekit_backup.models.bundle import Bundle
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.reconciliation import Comparison, Reconciliation
-from livekit_backup.models.references import BackupFiles, FileIdentity, Intake, OpenUpload, Plan, RecordingFile
+from livekit_backup.models.references import (
+    BackupFiles,
+    FileIdentity,
+    Intake,
+    OpenUpload,
+    Plan,
+    RecordingFile,
+    Upload,
+)
 from livekit_backup.models.statement import Statement
 from livekit_backup.models.store_abilities import StoreAbilities
 
@@ -110,6 +119,22 @@ class Ledger:
         """Return what a run set out to do, or None when it never came that far."""
         return self._read(Plan, self.run_uri(dag_id, run_id, "plan.json"))
 
+    def write_bundles(self, dag_id: str, run_id: str, bundles: Iterable[Bundle]) -> None:
+        """Store what each mapped task of a run works on."""
+        in_parallel(
+            lambda bundle: self._store.put(
+                self._bundle_uri(dag_id, run_id, bundle.bundle_id), bundle.model_dump_json().encode()
+            ),
+            bundles,
+        )
+
+    def read_bundle(self, dag_id: str, run_id: str, bundle_id: str) -> Bundle | None:
+        """Return what a mapped task works on, or None when the run has no such bundle."""
+        return self._read(Bundle, self._bundle_uri(dag_id, run_id, bundle_id))
+
+    def _bundle_uri(self, dag_id: str, run_id: str, bundle_id: str) -> str:
+        return self.run_uri(dag_id, run_id, f"bundles/{_UNSAFE.sub('_', bundle_id)}.json")
+
     def write_files(self, egress_id: str, run: int, files: Sequence[RecordingFile]) -> None:
         """Store the whole list of a backup's files, as its manifest gave it."""
         whole = BackupFiles(files=tuple(FileIdentity(**file.identity()) for file in files))
@@ -130,6 +155,15 @@ class Ledger:
         report, a shifted map index and a person with a bucket browser need it too.
         """
         self._store.put(self._upload_uri(attempt, file), upload.model_dump_json().encode())
+
+    def note_result(self, attempt: Attempt, file: RecordingFile, result: Upload) -> OpenUpload:
+        """Remember what the download found, for the task that lands it."""
+        noted = self.open_upload(attempt, file)
+        if noted is None or noted.upload_id != result.upload_id:
+            noted = OpenUpload(landing_uri=result.landing_uri, upload_id=result.upload_id or "")
+        noted = noted.model_copy(update={"result": result})
+        self.note_upload(attempt, file, noted)
+        return noted
 
     def open_upload(self, attempt: Attempt, file: RecordingFile) -> OpenUpload | None:
         """Return the upload that this run last opened for a file, whatever became of it."""

@@ -80,8 +80,8 @@ def merge_plans(plans: Iterable[Plan], most: int) -> Plan:
         AccountedFile(
             file=file,
             outcome=Outcome.FAILED,
-            reason=f"more than {most} files in one run ([core] max_map_length); clear resolve_manifests and what "
-            "follows it once this run has ended, and it goes on with the rest",
+            reason=f"more than {most} files in one run ([core] max_map_length times bundle_files); clear "
+            "resolve_manifests and what follows it once this run has ended, and it goes on with the rest",
         )
         for file in files[most:]
     )

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from livekit_backup.core.pacing import Pace
 from livekit_backup.core.transfer_protocols import Source, SourceBody
 from livekit_backup.errors import RetryableError, SourceChangedError, TransferInterruptedError
 
@@ -30,6 +31,7 @@ class ResumingReader:
         stop: int | None = None,
         body: SourceBody | None = None,
         on_read: Callable[[int], None] = lambda _: None,
+        pace: Pace | None = None,
     ) -> None:
         """Begin at ``start``.
 
@@ -38,6 +40,7 @@ class ResumingReader:
         :param stop: where this reader is to end; None for the end of the recording.
         :param body: an answer that is open at ``start`` already; by default one is asked for at the first byte.
         :param on_read: told how many bytes have come, each time that some do.
+        :param pace: that reading keeps to.
         """
         self._source = source
         self._size = size
@@ -46,6 +49,7 @@ class ResumingReader:
         self._stop = stop
         self._body = body
         self._on_read = on_read
+        self._pace = pace
         self._fruitless = 0
         self._resumed_at = start
 
@@ -80,6 +84,8 @@ class ResumingReader:
                     raise TransferInterruptedError(f"{self._source.name} ended {self._size - self._at} bytes early")
                 self._at += count
                 self._on_read(count)
+                if self._pace:
+                    self._pace.took(count, stopping)
                 return count
             except SourceChangedError:
                 raise

@@ -42,7 +42,7 @@ def plan_run(
 ) -> Plan:
     """Resolve all backups side by side and join their plans.
 
-    :param most: how many files one run may map over.
+    :param most: how many files one run can take.
     :param find_primary: where an unsigned location lies in the customer's own store, if it is to be copied.
     :param patient: another try will follow, so what does not answer now is not accounted for yet.
     :raises SourceUnavailableError: with ``patient``, manifests that did not answer; all others have been read.

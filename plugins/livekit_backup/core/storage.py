@@ -88,8 +88,22 @@ class ObjectStore(Protocol):
         """Store a small object, replacing what is there."""
         ...
 
-    def put_new(self, uri: str, body: bytes, *, content_type: str, metadata: Mapping[str, str]) -> bool:
-        """Store a small object where none is; False when there is one."""
+    def put_new(
+        self,
+        uri: str,
+        body: bytes,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        crc64nvme: str = "",
+        md5: bytes = b"",
+        replace: bool = False,
+    ) -> bool:
+        """Store a small object with the checksums given, where none is; False when there is one.
+
+        :param replace: store it in any case.
+        :raises ChecksumMismatchError: the store received other bytes than were sent.
+        """
         ...
 
     def head(self, uri: str) -> ObjectHead | None:
@@ -133,12 +147,20 @@ class ObjectStore(Protocol):
         ...
 
     def complete_upload(
-        self, uri: str, upload_id: str, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str = ""
+        self,
+        uri: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        size: int,
+        crc64nvme: str = "",
+        replace: bool = False,
     ) -> bool:
         """Make the upload the object at the key, where there is none; False when there is one.
 
         :param size: bytes of the whole, for the store to check.
         :param crc64nvme: of the whole, base64, for the store to check; empty to leave it out.
+        :param replace: make it the object in any case.
         :raises ChecksumMismatchError: the store has other bytes, or another number of them.
         :raises UploadGoneError: the upload was aborted or completed.
         """

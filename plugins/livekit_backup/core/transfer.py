@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from livekit_backup.core.checksums import Checksums, PartChecksums
+from livekit_backup.core.pacing import Pace
 from livekit_backup.core.part_plan import PartPlan
 from livekit_backup.core.resuming_reader import ResumingReader
 from livekit_backup.core.transfer_protocols import Sink, Source, SourceBody
@@ -38,6 +39,7 @@ class Transfer:
         *,
         first: int = 1,
         streams: int = 1,
+        pace: Pace | None = None,
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Take an open answer.
@@ -45,6 +47,7 @@ class Transfer:
         :param body: open at the first byte of part ``first``.
         :param checksums: fed with the parts before ``first``.
         :param streams: ranges that are read side by side.
+        :param pace: that they all keep to.
         :param on_progress: told now and then the bytes that have come so far, in the thread that runs the transfer.
         """
         self._source = source
@@ -54,6 +57,7 @@ class Transfer:
         self._first = first
         # Ranges of a recording without a version could be of two.
         self._streams = streams if body.version else 1
+        self._pace = pace
         self._on_progress = on_progress
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -156,7 +160,9 @@ class Transfer:
 
     def _reader(self, start: int, stop: int | None = None, body: SourceBody | None = None) -> ResumingReader:
         size, version = self._body.size, self._body.version
-        return ResumingReader(self._source, size, version, start=start, stop=stop, body=body, on_read=self._count)
+        return ResumingReader(
+            self._source, size, version, start=start, stop=stop, body=body, on_read=self._count, pace=self._pace
+        )
 
     def _count(self, count: int) -> None:
         with self._counting:

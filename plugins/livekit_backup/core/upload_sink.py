@@ -49,9 +49,11 @@ class UploadSink:
         """List the stored parts in order, or None when the upload is gone."""
         return self._store.list_parts(self.uri, self.upload_id)
 
-    def complete(self, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str) -> bool:
-        """Make the parts the object, where there is none; False when there is one."""
-        return self._store.complete_upload(self.uri, self.upload_id, parts, size=size, crc64nvme=crc64nvme)
+    def complete(self, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str, replace: bool = False) -> bool:
+        """Make the parts the object, where there is none or with ``replace``; False when there is one."""
+        return self._store.complete_upload(
+            self.uri, self.upload_id, parts, size=size, crc64nvme=crc64nvme, replace=replace
+        )
 
     def abort(self) -> None:
         """Drop the parts; dropping what is gone is no error."""

@@ -180,3 +180,8 @@ def _seconds(key: str, value: Any) -> timedelta:
         return timedelta(seconds=float(value))
     except (TypeError, ValueError, OverflowError):
         raise ConfigurationError(f"{key} must be a number of seconds, not {value!r}: {_cure(key)}") from None
+
+
+def configured_pool() -> str | None:
+    """Return the Airflow pool that download tasks run in, or None for Airflow's own default."""
+    return conf.get(SECTION, "pool", fallback=None) or None

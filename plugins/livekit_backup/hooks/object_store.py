@@ -53,10 +53,25 @@ class S3ObjectStore(S3Objects):
         store._looks_first = False  # noqa: SLF001 - one of its own class
         return store
 
-    def put_new(self, uri: str, body: bytes, *, content_type: str, metadata: Mapping[str, str]) -> bool:
-        """Store a small object where none is; False when there is one."""
+    def put_new(
+        self,
+        uri: str,
+        body: bytes,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        crc64nvme: str = "",
+        md5: bytes = b"",
+        replace: bool = False,
+    ) -> bool:
+        """Store a small object with the checksums given, where none is; False when there is one.
+
+        :param replace: store it in any case.
+        :raises ChecksumMismatchError: the store received other bytes than were sent.
+        """
         made = {**self.options.for_recording(metadata), "Body": body, "ContentType": content_type}
-        return self._where_none_is(uri, self._client.put_object, (_CONDITION,), made)
+        made |= _checks(crc64nvme, md5)
+        return self._make_object(uri, self._client.put_object, (_CONDITION,), made, replace=replace)
 
     def create_upload(
         self, uri: str, *, content_type: str, metadata: Mapping[str, str], crc64nvme: bool = True
@@ -79,13 +94,8 @@ class S3ObjectStore(S3Objects):
         :raises ChecksumMismatchError: the store received other bytes than were sent.
         :raises UploadGoneError: the upload was aborted or completed.
         """
-        checks: dict[str, str] = {}
-        if crc64nvme:
-            # Ceph checks the sum only where the algorithm is named beside it.
-            checks |= {"ChecksumAlgorithm": "CRC64NVME", "ChecksumCRC64NVME": crc64nvme}
-        if md5:
-            checks["ContentMD5"] = base64.b64encode(md5).decode()
-        return self._parts.send(uri, number, body, {**self._at(uri), "UploadId": upload_id}, checks)
+        at = {**self._at(uri), "UploadId": upload_id}
+        return self._parts.send(uri, number, body, at, _checks(crc64nvme, md5))
 
     @cached_property
     def _parts(self) -> PartSender:
@@ -128,34 +138,50 @@ class S3ObjectStore(S3Objects):
         return None if self.head(uri) and upload_id not in self.list_uploads(uri) else parts
 
     def complete_upload(
-        self, uri: str, upload_id: str, parts: Sequence[UploadedPart], *, size: int, crc64nvme: str = ""
+        self,
+        uri: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        size: int,
+        crc64nvme: str = "",
+        replace: bool = False,
     ) -> bool:
         """Make the upload the object at the key, where there is none; False when there is one.
 
         :param size: bytes of the whole, for the store to check.
         :param crc64nvme: of the whole, base64, for the store to check; empty to leave it out.
+        :param replace: make it the object in any case.
         :raises ChecksumMismatchError: the store has other bytes, or another number of them.
         :raises UploadGoneError: the upload was aborted or completed.
         """
         listed = [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
         whole = {"ChecksumCRC64NVME": crc64nvme, "ChecksumType": "FULL_OBJECT"} if crc64nvme else {}
-        return self._where_none_is(
+        return self._make_object(
             uri,
             self._client.complete_multipart_upload,
             (_WHOLE_CHECKS, _CONDITION, _WHOLE_CHECKS | _CONDITION),
             {"UploadId": upload_id, "MultipartUpload": {"Parts": listed}, "MpuObjectSize": size, **whole},
+            replace=replace,
         )
 
-    def _where_none_is(
-        self, uri: str, store: Callable[..., Any], optional: Sequence[frozenset[str]], arguments: dict[str, Any]
+    def _make_object(
+        self,
+        uri: str,
+        store: Callable[..., Any],
+        optional: Sequence[frozenset[str]],
+        arguments: dict[str, Any],
+        *,
+        replace: bool,
     ) -> bool:
-        """Make an object on condition that there is none; False when there is one."""
+        """Make an object, unless one may be replaced on condition that there is none; False when there is one."""
         # Some stores ignore the condition.
-        if self._looks_first and self.head(uri):
+        if self._looks_first and not replace and self.head(uri):
             return False
+        condition = {} if replace else {"IfNoneMatch": "*"}
         with store_errors(uri):
             try:
-                self._make(uri, store, optional, {"IfNoneMatch": "*", **arguments})
+                self._make(uri, store, optional, {**condition, **arguments})
             except ClientError as error:
                 if error_code(error) in CONFLICT:
                     return False
@@ -190,6 +216,16 @@ class S3ObjectStore(S3Objects):
         with store_errors(uri):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(**at)
             return [upload["UploadId"] for page in pages for upload in page.get("Uploads", ()) if upload["Key"] == key]
+
+
+def _checks(crc64nvme: str, md5: bytes) -> dict[str, str]:
+    checks: dict[str, str] = {}
+    if crc64nvme:
+        # Ceph checks the sum only where the algorithm is named beside it.
+        checks |= {"ChecksumAlgorithm": "CRC64NVME", "ChecksumCRC64NVME": crc64nvme}
+    if md5:
+        checks["ContentMD5"] = base64.b64encode(md5).decode()
+    return checks
 
 
 async def holds_any_object(aws_conn_id: str, prefix_uris: Iterable[str]) -> bool:

@@ -142,24 +142,6 @@ class Plan(FrozenModel):
         return (*self.to_recover, *(known.file for known in self.accounted))
 
 
-class OpenUpload(FrozenModel):
-    """A multipart upload that a run has opened, and which version of the source it is filled from."""
-
-    landing_uri: str
-    upload_id: str
-    source_etag: str = ""
-    size: int = 0
-    """Bytes of the source."""
-    part_size: int = 0
-    """Bytes of every part but the last."""
-    with_crc64nvme: bool = True
-    """Parts have to come with one."""
-    mark: str = ""
-    """Stands in the object's metadata too: by it a landed object is known as this upload's."""
-    holder: str = ""
-    """Which try has it now: a zombie drops nothing that another has taken over."""
-
-
 class Upload(FrozenModel):
     """A download's result: an uncompleted multipart upload at the landing key, and what is known of its bytes."""
 
@@ -169,8 +151,7 @@ class Upload(FrozenModel):
     """Whose bytes these are: a rerun of the task before can shift the list that both tasks are mapped over."""
     landing_uri: str
     upload_id: str | None
-    """None: nothing was uploaded, because the file is empty or has landed before."""
-    already_landed: bool = False
+    """None: nothing of it is in the store yet, since it is held in memory."""
     size: int = 0
     """Bytes in all parts."""
     part_size: int = 0
@@ -195,3 +176,23 @@ class Upload(FrozenModel):
     """Stands in the landed object's metadata."""
     source_etag_is_certain: bool = False
     """Whether another ETag proves wrong bytes; if not, the source's part size is only guessed."""
+
+
+class OpenUpload(FrozenModel):
+    """A multipart upload that a run has opened, and which version of the source it is filled from."""
+
+    landing_uri: str
+    upload_id: str
+    source_etag: str = ""
+    size: int = 0
+    """Bytes of the source."""
+    part_size: int = 0
+    """Bytes of every part but the last."""
+    with_crc64nvme: bool = True
+    """Parts have to come with one."""
+    mark: str = ""
+    """Stands in the object's metadata too: by it a landed object is known as this upload's."""
+    holder: str = ""
+    """Which try has it now: a zombie drops nothing that another has taken over."""
+    result: Upload | None = None
+    """What the download found once all bytes were up: verify_and_land goes by it."""

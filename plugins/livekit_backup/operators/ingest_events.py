@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from livekit_backup.hooks.task_context import attempt_of, run_window, wanted_egress_ids
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 
 class IngestEventsOperator(RecoveryOperator):
-    """Reads every object of the run's window and returns one reference per backup (a run of an egress).
+    """Reads every object of the run's window and writes down one reference per backup (a run of an egress).
 
-    What cannot be parsed is listed in the run's report with its object, position and reason.
+    They are kept with the run's documents in the ledger. What cannot be parsed is listed in the run's report
+    with its object, position and reason.
 
-    Returns a list of ``{egress_id, run, room_name, events: [{uri, position, offset, length}], ended_at, brought_by}``.
+    Returns ``{objects, events, backups, unreadable}``, by number.
     """
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Read the window. The whole intake is kept with the run's documents in the ledger."""
+    def execute(self, context: Context) -> dict[str, int]:
+        """Read the window."""
         from livekit_backup.core.inbox import IntakeReader
         from livekit_backup.core.windows import inbox_prefixes
 
@@ -43,4 +44,9 @@ class IngestEventsOperator(RecoveryOperator):
             len(intake.unreadable),
             len(intake.failed_without_backup),
         )
-        return [backup.model_dump(mode="json") for backup in intake.backups]
+        return {
+            "objects": intake.objects,
+            "events": intake.events,
+            "backups": len(intake.backups),
+            "unreadable": len(intake.unreadable),
+        }

@@ -11,7 +11,7 @@ from airflow.sdk import Asset, AssetAlias
 
 from livekit_backup.errors import NotSafeError
 from livekit_backup.hooks.task_context import attempt_of, run_window
-from livekit_backup.operators.recover_file import FileOperator
+from livekit_backup.operators.recover_files import BundleOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ReportOperator(RecoveryOperator):
             for task in self.get_flat_relatives(upstream=True)
             if not task.is_mapped
             and states.get(task.task_id) in ("failed", "upstream_failed")
-            and not isinstance(task, FileOperator)
+            and not isinstance(task, BundleOperator)
         ]
 
 

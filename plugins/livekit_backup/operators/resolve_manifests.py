@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
+from livekit_backup.errors import UploadLostError
 from livekit_backup.hooks.task_context import attempt_of
-from livekit_backup.models.references import BackupRef
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 
 if TYPE_CHECKING:
@@ -19,22 +19,25 @@ DEFAULT_MAX_MAP_LENGTH = 1024
 
 
 class ResolveManifestsOperator(RecoveryOperator):
-    """Fetches each backup's manifest and returns one entry a file, nearest deadline first.
+    """Fetches each backup's manifest and bundles its files, nearest deadline first: one a task as a rule.
 
     Files that need no download (expired, refused, in the customer's own bucket, unresolved)
     are accounted for in the ledger at once. One backup that cannot be resolved stops no other.
 
-    :param backups: what :class:`IngestEventsOperator` returned.
+    :param intake: what :class:`IngestEventsOperator` returned; its backups are read from the ledger.
+
+    Returns a list of the bundles' ids, 16 characters each: what is in them is kept in the ledger.
     """
 
-    template_fields: Sequence[str] = (*RecoveryOperator.template_fields, "backups")
+    template_fields: Sequence[str] = (*RecoveryOperator.template_fields, "intake")
 
-    def __init__(self, *, backups: Any, **kwargs: Any) -> None:
+    def __init__(self, *, intake: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.backups = backups
+        self.intake = intake
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> list[str]:
         """Resolve all backups, a few at a time."""
+        from livekit_backup.core.bundling import bundle, capacity
         from livekit_backup.core.manifest_client import ManifestClient
         from livekit_backup.core.run_plan import account_for, plan_run
         from livekit_backup.core.warehouse_check import warehouse_abilities
@@ -46,25 +49,31 @@ class ResolveManifestsOperator(RecoveryOperator):
             # Once for all the tasks that follow, and the first to say that nothing can be landed.
             warehouse_abilities(settings, self.warehouse_store(settings), ledger, datetime.now(UTC))
             primary = self.primary_store(settings)
-            refs = [BackupRef.model_validate(backup) for backup in self.backups or ()]
+            intake = ledger.read_intake(attempt.dag_id, attempt.run_id)
+            if intake is None:
+                raise UploadLostError("the ledger has no intake of this run: clear ingest_events and what follows it")
+            most = conf.getint("core", "max_map_length", fallback=DEFAULT_MAX_MAP_LENGTH)
             with ManifestClient(settings.allowed_hosts) as client:
                 plan = plan_run(
-                    refs,
+                    intake.backups,
                     inbox=self.inbox_store(settings),
                     ledger=ledger,
                     settings=settings,
                     fetch=client.fetch,
-                    most=conf.getint("core", "max_map_length", fallback=DEFAULT_MAX_MAP_LENGTH),
+                    most=capacity(settings, most),
                     now=datetime.now(UTC),
                     find_primary=primary.uri_of if primary else lambda _: None,
                     patient=attempt.try_number <= getattr(context["ti"], "max_tries", 0),
                 )
             account_for(plan, ledger, attempt)
+            bundles = bundle(plan.to_recover, settings, most, datetime.now(UTC))
+            ledger.write_bundles(attempt.dag_id, attempt.run_id, bundles)
             ledger.write_plan(attempt.dag_id, attempt.run_id, plan)
         self.log.info(
-            "%d backups: %d files to recover, %d accounted for without a download",
-            len(refs),
+            "%d backups: %d files to recover in %d bundles, %d accounted for without a download",
+            len(intake.backups),
             len(plan.to_recover),
+            len(bundles),
             len(plan.accounted),
         )
-        return [file.model_dump(mode="json") for file in plan.to_recover]
+        return [made.bundle_id for made in bundles]

@@ -1,0 +1,214 @@
+"""Brings a task's files into the warehouse: each is fetched, verified, landed and accounted for alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+from livekit_backup.core.downloading import Download
+from livekit_backup.core.file_upload import FileUpload
+from livekit_backup.core.landing import beside, land
+from livekit_backup.core.ledger import Ledger, entry_for
+from livekit_backup.core.open_uploads import drop_open_uploads
+from livekit_backup.core.pacing import Pace
+from livekit_backup.core.small_files import SMALL, WholeFile
+from livekit_backup.core.storage import ObjectStore
+from livekit_backup.core.transfer_protocols import Source
+from livekit_backup.core.wording import quoted
+from livekit_backup.errors import (
+    LandingConflictError,
+    LivekitBackupError,
+    NeedsOperatorError,
+    RetryableError,
+    UploadLostError,
+)
+from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
+from livekit_backup.models.settings import OnConflict
+from livekit_backup.models.store_abilities import StoreAbilities
+
+WORKERS = 8
+"""Files of a bundle that are moved side by side, each in memory whole."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the bytes of files come from."""
+
+    open_backup: Callable[[RecordingFile], Source]
+    open_primary: Callable[[RecordingFile], Source]
+    copy_primary: Callable[[RecordingFile, FileUpload], Upload | None]
+    """Lets the warehouse's store copy the file by itself; None when it cannot."""
+
+
+@dataclass(frozen=True)
+class FileRecovery:
+    """Recovers files into one warehouse, for one task."""
+
+    warehouse: ObjectStore
+    ledger: Ledger
+    attempt: Attempt
+    abilities: StoreAbilities
+    sources: Sources
+    on_conflict: OnConflict = OnConflict.KEEP_BOTH
+    streams: int = 1
+    small: int = SMALL
+    pace: Pace | None = None
+    show: Callable[[str], None] = lambda _: None
+    turn: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Held while an upload in parts is filled."""
+
+    def download(self, files: Sequence[RecordingFile]) -> list[LedgerEntry]:
+        """Bring files into the warehouse, or all bytes of a large one into an open upload that :meth:`land` completes.
+
+        A file that is alone is left to :meth:`land` when it is large. Of many, each is landed at once: one that
+        fails stops no other.
+
+        :return: the entries of those that have landed, now or before.
+        :raises LivekitBackupError: one file's own error; of many, one of a kind that is tried again if that can help
+            any of them. Each is written down by then.
+        """
+        if len(files) > 1:
+            return self._each(files, FileRecovery._recover)
+        with self._accounting(files[0]):
+            landed = self._fetch(files[0])
+        return [landed] if landed else []
+
+    def land(self, files: Sequence[RecordingFile]) -> list[LedgerEntry]:
+        """Verify and land what :meth:`download` has left open, and look at what it has landed.
+
+        :raises CorruptError: the bytes are not the recording's.
+        :raises LandingConflictError: the key holds other content, and ``on_conflict`` says so.
+        :raises UploadLostError: nothing is there that could be landed.
+        """
+        return self._each(files, FileRecovery._land_noted)
+
+    def _each(
+        self, files: Sequence[RecordingFile], work: Callable[[FileRecovery, RecordingFile], LedgerEntry]
+    ) -> list[LedgerEntry]:
+        """Do it for small files side by side and for large ones one after the other."""
+        if len(files) == 1:
+            with self._accounting(files[0]):
+                return [work(self, files[0])]
+        # A transfer in parts takes 64 MiB of buffers, so there is one at a time.
+        one_of_many = replace(self, show=lambda _: None, turn=threading.Lock())
+        failed: list[tuple[RecordingFile, Exception]] = []
+        done: list[LedgerEntry] = []
+
+        def try_one(file: RecordingFile) -> None:
+            try:
+                with self._accounting(file):
+                    done.append(work(one_of_many, file))
+            except Exception as error:  # noqa: BLE001 - raised again, together with the others
+                log.warning("%s did not land: %s", quoted(file.filename), error)
+                failed.append((file, error))
+            self.show(f"{len(done)} of {len(files)}")
+
+        with ThreadPoolExecutor(min(WORKERS, len(files)), thread_name_prefix="recover") as pool:
+            list(pool.map(try_one, files))
+        if failed:
+            raise _together(failed, len(files))
+        return done
+
+    @contextmanager
+    def _accounting(self, file: RecordingFile) -> Iterator[None]:
+        """Write a failure into the ledger before it leaves: the report needs no log to name the reason."""
+        try:
+            yield
+        except LivekitBackupError as error:
+            self.ledger.record(entry_for(file, error.outcome, str(error), self.attempt))
+            raise
+        except Exception as error:
+            # A fault of our own: its text could hold anything, so only its kind is written down.
+            reason = f"unexpected {type(error).__name__}: see the log of this task, and report it"
+            self.ledger.record(entry_for(file, Outcome.FAILED, reason, self.attempt))
+            raise
+
+    def _recover(self, file: RecordingFile) -> LedgerEntry:
+        return self._fetch(file) or self._land_noted(file)
+
+    def _fetch(self, file: RecordingFile) -> LedgerEntry | None:
+        """Land a small file; of a large one bring all bytes into an upload, and return None."""
+        if landed := self.ledger.find_landed(file):
+            log.info("%s has landed before, at %s", quoted(file.filename), landed.landed_uri)
+            return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+        done = self._download(file)
+        if isinstance(done, WholeFile):
+            return self._land(file, done)
+        self.ledger.note_result(self.attempt, file, done)
+        return None
+
+    def _land_noted(self, file: RecordingFile) -> LedgerEntry:
+        noted = self.ledger.open_upload(self.attempt, file)
+        if noted and noted.result:
+            return self._land(file, noted.result)
+        if landed := self.ledger.find_landed(file):
+            return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+        raise UploadLostError(f"download has left nothing of {quoted(file.filename)}: clear the download task")
+
+    def _download(self, file: RecordingFile, *, anew: bool = False) -> Upload | WholeFile:
+        download = Download(
+            file,
+            self.warehouse,
+            self.ledger,
+            self.attempt,
+            self.abilities,
+            streams=self.streams,
+            small=self.small,
+            pace=self.pace,
+            turn=self.turn,
+            anew=anew,
+            show=self.show,
+        )
+        if file.primary_uri:
+            return download.run(
+                lambda: self.sources.open_primary(file), lambda upload: self.sources.copy_primary(file, upload)
+            )
+        return download.run(lambda: self.sources.open_backup(file))
+
+    def _land(self, file: RecordingFile, done: Upload | WholeFile) -> LedgerEntry:
+        try:
+            return self._land_at(file, done)
+        except LandingConflictError as conflict:
+            if self.on_conflict is not OnConflict.KEEP_BOTH:
+                raise
+            log.warning("%s: it lands beside", conflict)
+        if isinstance(done, WholeFile):
+            other = beside(file, done.upload)
+            return self._land_at(
+                other, replace(done, upload=done.upload.model_copy(update={"landing_uri": other.landing_uri}))
+            )
+        # An upload belongs to its key, so the bytes have to come once more; should the link be dead by now, this one
+        # is all that there is.
+        other = beside(file, done)
+        noted = self.ledger.open_upload(self.attempt, file)
+        try:
+            again = self._download(other, anew=True)
+        except BaseException:
+            if noted:
+                self.ledger.note_upload(self.attempt, file, noted)
+            raise
+        drop_open_uploads([OpenUpload(landing_uri=done.landing_uri, upload_id=done.upload_id or "")], self.warehouse)
+        return self._land_at(other, again)
+
+    def _land_at(self, file: RecordingFile, done: Upload | WholeFile) -> LedgerEntry:
+        replaces = self.on_conflict is OnConflict.OVERWRITE
+        return land(file, done, self.warehouse, self.ledger, self.attempt, self.abilities, replace=replaces)
+
+
+def _together(failed: list[tuple[RecordingFile, Exception]], count: int) -> Exception:
+    """Return one error for all: of a kind that is tried again if that can help any of the files."""
+    order = (RetryableError, NeedsOperatorError, LivekitBackupError, Exception)
+    file, worst = min(
+        failed, key=lambda one: next(place for place, kind in enumerate(order) if isinstance(one[1], kind))
+    )
+    if len(failed) == count == 1 or not isinstance(worst, LivekitBackupError):
+        return worst
+    return type(worst)(f"{len(failed)} of {count} files did not land, such as {quoted(file.filename)}: {worst}")
