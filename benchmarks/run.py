@@ -28,6 +28,7 @@ BENCHMARKS = (
     "parallel_ranges",
     "receiver",
     "ingest",
+    "floods",
 )
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 

@@ -23,11 +23,14 @@ with DAG(
     max_active_runs=4,
     tags=["livekit", "backup"],
     default_args={
-        # LiveKit's links live for days: a transient fault has time to pass.
-        "retries": 4,
+        # LiveKit's links live for days, so a passing fault has time to pass; what is final is not retried at all.
+        "retries": 7,
+        # For faults that are not this package's: its own say by their kind when they are retried.
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=15),
+        # The run whose links die first goes first.
+        "weight_rule": "livekit_backup.operators.deadline_weight.NearestDeadlineWeight",
     },
     params={
         "start": Param(
@@ -35,8 +38,8 @@ with DAG(
             type=["null", "string"],
             format="date-time",
             title="From",
-            description="Start of the window of events to take in. Empty: the run's own hour, "
-            "or with egress ids the last 7 days.",
+            description="Take in the backups whose event arrived from this moment on. Empty: the hour before this run; "
+            "with egress ids, the last 7 days.",
             section="Window",
         ),
         "end": Param(
@@ -44,7 +47,7 @@ with DAG(
             type=["null", "string"],
             format="date-time",
             title="To",
-            description="End of the window, excluded. Empty: now less the grace, when a start is given.",
+            description="Up to this moment. Empty: up to now.",
             section="Window",
         ),
         "egress_ids": Param(
@@ -52,7 +55,15 @@ with DAG(
             type=["null", "array"],
             items={"type": "string"},
             title="Egress ids",
-            description="Recover these egresses only, one per line. Empty: all in the window.",
+            description="Recover these alone, one per line, such as EG_AbCdEf123456. Empty: all in the window.",
+            section="What to recover",
+        ),
+        "plan_only": Param(
+            False,
+            type="boolean",
+            title="Plan only",
+            description="A dry run: prints what would be recovered, with sizes, hours left and target keys, into the "
+            "log of ingest_events. Writes nothing.",
             section="What to recover",
         ),
     },

@@ -23,6 +23,12 @@ os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "False")
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for a source that refused, unless that asks for it."""
+    monkeypatch.setattr("livekit_backup.core.resuming_reader.FIRST_WAIT_SECONDS", 0.0)
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
     """The embedded S3 server, with the checkout's shared installation of it."""

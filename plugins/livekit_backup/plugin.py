@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from livekit_backup.hooks import preloading
+from livekit_backup.operators.deadline_weight import NearestDeadlineWeight
+
 if TYPE_CHECKING:
     from livekit_backup.receiver.airflow_mount import MountedReceiver
 
@@ -41,6 +44,8 @@ class LivekitBackupPlugin(AirflowPlugin):
     """Serves the webhook receiver; operators, sensor and trigger are imported from their modules."""
 
     name = "livekit_backup"
+    listeners = [preloading]  # noqa: RUF012 - Airflow declares it so
+    priority_weight_strategies = [NearestDeadlineWeight]  # noqa: RUF012 - Airflow declares it so
     fastapi_apps = [  # noqa: RUF012 - Airflow declares it so
         {"app": WebhookReceiverApp(), "url_prefix": "/livekit-backup", "name": "LiveKit webhook receiver"}
     ]

@@ -21,6 +21,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
         "connection-types": [CONNECTION],
+        "extra-links": [
+            "livekit_backup.operators.recording_links.EgressSessionLink",
+            "livekit_backup.operators.recording_links.LandedObjectLink",
+        ],
         "cli": ["livekit_backup.commands.definition.get_commands"],
     }
 

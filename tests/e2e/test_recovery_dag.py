@@ -65,7 +65,7 @@ def test_what_landed_is_an_asset_event(site: Site, finished: tuple[str, datetime
     events = site.airflow.api("GET", f"assets/events?source_dag_id={DAG_ID}")["asset_events"]
     (event,) = [event for event in events if event["source_run_id"] == run_id]
     assert event["extra"]["files"] == 3
-    assert {"egress_id", "room_name", "uri", "sha256"} == set(event["extra"]["landed"][0])
+    assert {"egress_id", "room_name", "uri", "key", "size", "sha256"} == set(event["extra"]["landed"][0])
 
 
 def test_clearing_any_single_task_changes_nothing_and_ends_in_success(

@@ -164,6 +164,7 @@ class Diagnosis:
         return found
 
 
+POOL = "livekit backup"
 INBOX = {"inbox", "inbox rights", "inbox layout", "hosts of backups"}
 WAREHOUSE = {"warehouse", "upload options", "warehouse rights", "warehouse store", "warehouse lifecycle", "ledger"}
 
@@ -358,6 +359,74 @@ def test_11_a_component_is_dead(set_up: SetUp, healthy: dict[str, Verdict], job:
     assert found.fault("Airflow").mend == f"start it: airflow {name}"
 
 
+@pytest.fixture
+def no_pool(database: None) -> Iterator[None]:
+    """Airflow's database without the pool of a test, before and after it."""
+    from airflow.models.pool import Pool
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    def drop() -> None:
+        with create_session() as session:
+            session.execute(delete(Pool).where(Pool.pool == POOL))
+
+    drop()
+    yield
+    drop()
+
+
+def slots_of_pool() -> int | None:
+    from airflow.models.pool import Pool
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        pool = Pool.get_pool(POOL, session=session)
+        return pool and pool.slots
+
+
+def set_slots(slots: int) -> None:
+    from airflow.models.pool import Pool
+
+    Pool.create_or_update_pool(POOL, slots, "mine", include_deferred=False)
+
+
+def test_the_configured_pool_is_missing_and_is_made_when_asked_for(
+    set_up: SetUp, healthy: dict[str, Verdict], no_pool: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__POOL", POOL)
+    found = Diagnosis(healthy)
+    assert found.broken == {"pool"} and found.not_checked == set()
+    assert f"airflow pools set '{POOL}' 8 'LiveKit downloads'" in found.fault("pool").mend
+    assert slots_of_pool() is None, "to look changes nothing"
+    fixed = Diagnosis(healthy, may_fix=True)
+    assert fixed.changed == {"pool": Verdict.NOTE}
+    assert slots_of_pool() == 8
+    assert Diagnosis(healthy).changed == {}
+
+
+@pytest.mark.parametrize(("slots", "verdict"), [(0, Verdict.BROKEN), (-1, Verdict.WARNING), (1, Verdict.OK)])
+def test_a_pool_that_is_there_is_left_as_it_is(
+    set_up: SetUp,
+    healthy: dict[str, Verdict],
+    no_pool: None,
+    monkeypatch: pytest.MonkeyPatch,
+    slots: int,
+    verdict: Verdict,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__POOL", POOL)
+    set_slots(slots)
+    assert worst(Diagnosis(healthy, may_fix=True).findings)["pool"] is verdict
+    assert slots_of_pool() == slots
+
+
+def test_a_fix_makes_no_pool_that_nobody_named(set_up: SetUp, healthy: dict[str, Verdict], no_pool: None) -> None:
+    from airflow.models.pool import Pool
+
+    before = {pool.pool for pool in Pool.get_pools()}
+    assert Diagnosis(healthy, may_fix=True).changed == {}
+    assert {pool.pool for pool in Pool.get_pools()} == before
+
+
 def test_12_a_connection_is_of_the_wrong_type(set_up: SetUp, healthy: dict[str, Verdict]) -> None:
     set_up.set("INBOX_CONN_ID", "livekit_default")
     set_up.connect_livekit(conn_type="http")
@@ -464,6 +533,7 @@ def test_the_command_itself(set_up: SetUp, tmp_path: Path, as_json: bool) -> Non
 
     environment = {name: value for name, value in os.environ.items() if name != "AIRFLOW_CONN_AWS_DEFAULT"}
     environment["AIRFLOW_HOME"] = str(tmp_path)
+    environment["AIRFLOW__LIVEKIT_BACKUP__POOL"] = POOL
     if as_json:
         set_up.livekit.stop()
 
@@ -475,10 +545,11 @@ def test_the_command_itself(set_up: SetUp, tmp_path: Path, as_json: bool) -> Non
     assert airflow("db", "migrate").returncode == 0
     added = airflow("connections", "add", "aws_default", "--conn-json", set_up.s3.airflow_connection())
     assert added.returncode == 0, added.stderr
-    done = airflow("livekit-backup", "doctor", *(["--json"] if as_json else []))
+    done = airflow("livekit-backup", "doctor", "--json" if as_json else "--fix")
     assert done.returncode == 1, "there is no scheduler, and no DAG"
     assert set_up.s3.secret_key not in done.stdout + done.stderr
     if not as_json:
+        assert f"made the pool {POOL} with 8 slots" in done.stdout
         assert "ok           warehouse" in done.stdout and "BROKEN       Airflow" in done.stdout
         assert "mend: start it: airflow scheduler" in done.stdout and "\033[" not in done.stdout
         return

@@ -124,7 +124,7 @@ from airflow.dag_processing.dagbag import DagBag
 before = set(sys.modules)
 bag = DagBag("dags")
 assert not bag.import_errors, bag.import_errors
-assert sorted(bag.dags) == ["livekit_backup_reconcile", "livekit_backup_recovery"], bag.dags
+assert sorted(bag.dags) == ["livekit_backup_" + name for name in ("landed_example", "reconcile", "recovery")], bag.dags
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
     loaded = {name.partition(".")[0] for name in _python(code, AIRFLOW_HOME=str(tmp_path))}

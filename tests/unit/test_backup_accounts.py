@@ -13,6 +13,7 @@ from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.reconciliation import BackupState
 from livekit_backup.models.references import BackupRef, FileKind, RecordingFile
+from livekit_backup.models.stored_webhook import EventSource
 from unit.fakes import MemoryStore
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -158,3 +159,34 @@ def test_an_egress_that_never_said_when_it_ended_lives_as_long_as_can_be():
 def test_many_backups_come_in_their_order(book):
     refs = [REF.model_copy(update={"egress_id": f"EG_{number}"}) for number in range(600)]
     assert [account.ref for account in backup_accounts(book.ledger, refs)] == refs
+
+
+def test_what_can_be_saved_and_what_is_lost_of_one_backup(book):
+    safe, lost, failed = file("safe.mp4"), file("lost.mp4"), file("failed.mp4")
+    dead = file("dead.mp4", deadline=NOW - timedelta(hours=1))
+    book.list_files(safe, lost, failed, dead)
+    book.write(safe, Outcome.LANDED)
+    book.write(lost, Outcome.MISSING, "404")
+    book.write(failed, Outcome.FAILED, "503")
+    account = book.account()
+    assert account.lost_files(NOW) == 2
+    rest = account.savable(NOW)
+    assert [known.file.filename for known in rest.files] == ["safe.mp4", "failed.mp4"]
+    assert rest.verdict(NOW, is_due=False) == (BackupState.AT_RISK, "failed: 'failed.mp4': 503")
+    assert account.savable(NOW + timedelta(days=6)) is None
+
+
+def test_of_unknown_files_all_can_be_saved_until_the_backups_end(book):
+    account = book.account()
+    end = ENDED + timedelta(days=7)
+    assert account.savable(end - timedelta(minutes=1)) == account
+    assert account.lost_files(end - timedelta(minutes=1)) == 0
+    assert account.savable(end) is None
+    assert account.lost_files(end) is None
+
+
+def test_a_link_that_outlives_the_backup_gives_no_more_time_unless_a_person_brought_it(book):
+    book.list_files(file(deadline=NOW + timedelta(days=60)))
+    assert book.account().deadline() == ENDED + timedelta(days=7)
+    by_person = REF.model_copy(update={"brought_by": EventSource.LINK})
+    assert book.account(by_person).deadline() == NOW + timedelta(days=60)

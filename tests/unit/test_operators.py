@@ -9,11 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
-from airflow.sdk.exceptions import AirflowFailException
 
 from livekit_backup.core import file_links, manifest_client, run_plan, small_files
 from livekit_backup.core.ledger import Ledger
-from livekit_backup.errors import SourceUnavailableError
+from livekit_backup.errors import (
+    ConfigurationError,
+    CorruptError,
+    NotSafeError,
+    SourceUnavailableError,
+    UploadLostError,
+)
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.operators import recovery_operator
 from livekit_backup.operators.ingest_events import IngestEventsOperator
@@ -151,7 +156,7 @@ def test_resolve_of_nothing(bench):
 
 
 def test_resolve_without_an_intake_says_what_to_clear(bench):
-    with pytest.raises(AirflowFailException, match="clear ingest_events"):
+    with pytest.raises(UploadLostError, match="clear ingest_events"):
         bench.run(ResolveManifestsOperator, intake={})
 
 
@@ -197,13 +202,13 @@ def test_what_has_landed_is_not_fetched_again(bench):
 
 
 def test_an_unknown_bundle_says_what_to_clear(bench):
-    with pytest.raises(AirflowFailException, match="clear resolve_manifests"):
+    with pytest.raises(UploadLostError, match="clear resolve_manifests"):
         bench.run(DownloadFilesOperator, bundle="0123456789abcdef")
 
 
 def test_verify_without_a_download_says_what_to_clear(bench):
     [bundle] = _planned(bench)
-    with pytest.raises(AirflowFailException, match="clear the download task"):
+    with pytest.raises(UploadLostError, match="clear the download task"):
         bench.run(VerifyAndLandOperator, bundle=bundle)
 
 
@@ -232,7 +237,7 @@ def test_a_file_of_the_primary_bucket_is_copied(bench, monkeypatch):
         assert bench.store.objects[file.landing_uri] == DATA
         bench.store.delete(file.landing_uri)
     monkeypatch.delenv("AIRFLOW__LIVEKIT_BACKUP__PRIMARY_CONN_ID")
-    with pytest.raises(AirflowFailException, match="primary_conn_id is not set any more"):
+    with pytest.raises(ConfigurationError, match="primary_conn_id is not set any more"):
         bench.run(DownloadFilesOperator, bundle=bundle)
 
 
@@ -249,7 +254,7 @@ def test_a_failure_is_written_down_before_it_leaves(bench):
 def test_a_corrupt_file_fails_at_once(bench):
     [bundle] = _planned(bench)
     bench.source.data = b"x" + DATA[1:]
-    with pytest.raises(AirflowFailException, match="CorruptError: "):
+    with pytest.raises(CorruptError):
         bench.run(DownloadFilesOperator, bundle=bundle)
     file = _file(bench, bundle)
     assert bench.ledger.read(file).outcome is Outcome.CORRUPT
@@ -300,14 +305,14 @@ def test_the_verdict_fails_the_run_and_names_what_is_not_safe(bench, caplog):
         "not_safe": ["corrupt, 3.0 h left, EG_1 'a.mp4': wrong bytes"],
         "report": "s3://b/report.txt",
     }
-    with pytest.raises(AirflowFailException, match=r"NotSafeError: 1 NOT SAFE; each by name in s3://b/report\.txt"):
+    with pytest.raises(NotSafeError, match=r"1 NOT SAFE; each by name in s3://b/report\.txt"):
         bench.run(AllSafeOperator, report=report)
     assert "NOT SAFE: corrupt, 3.0 h left, EG_1 'a.mp4': wrong bytes" in caplog.text
 
 
 @pytest.mark.parametrize("report", [None, {}, ""])
 def test_no_report_is_no_verdict(bench, report):
-    with pytest.raises(AirflowFailException, match="NotSafeError: there is no report"):
+    with pytest.raises(NotSafeError, match="there is no report"):
         bench.run(AllSafeOperator, report=report)
 
 
@@ -324,5 +329,5 @@ def test_a_missing_setting_fails_at_once(bench, monkeypatch):
         (ResolveManifestsOperator, {"intake": {}}),
         (ReportOperator, {}),
     ):
-        with pytest.raises(AirflowFailException, match="ConfigurationError: inbox is not set"):
+        with pytest.raises(ConfigurationError, match="inbox is not set"):
             bench.run(operator, **arguments)

@@ -14,6 +14,7 @@ from livekit_backup.errors import AccessDeniedError, LinkExpiredError, RefusedEr
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import BackupRef, EventRef, FileKind, Plan, RecordingFile
 from livekit_backup.models.settings import Settings
+from livekit_backup.models.stored_webhook import EventSource
 from unit.fakes import OWN, backup_event, signed
 
 SETTINGS = Settings(inbox="s3://b/in", warehouse="s3://b/out", ledger="s3://b/out/_l")
@@ -52,6 +53,14 @@ def test_a_dead_link_is_accounted_for_with_its_landing_key():
     assert known.outcome is Outcome.EXPIRED
     assert "2026-11-27 20:43 UTC" in known.reason
     assert known.file.landing_uri
+
+
+def test_the_host_of_a_dead_link_is_asked_nothing():
+    def check(location):
+        pytest.fail("asked")
+
+    [known] = _plan(_file(), check=check, now=DEADLINE + timedelta(hours=1)).accounted
+    assert known.outcome is Outcome.EXPIRED
 
 
 def test_a_link_that_died_this_minute_is_tried_all_the_same():
@@ -115,6 +124,28 @@ def test_labels_are_short_and_printable():
     assert len(file.label) <= 250
     assert file.label.isprintable()
     assert "y" * 70 in file.label
+
+
+@pytest.mark.parametrize("earlier", [timedelta(hours=-5), timedelta(hours=5)])
+def test_of_the_link_and_seven_days_behind_the_end_the_earlier_counts(earlier):
+    ended = DEADLINE - timedelta(days=7) - earlier
+    [file] = _plan(_file(), endedAt=str(int(ended.timestamp()) * 10**9)).to_recover
+    assert file.deadline == min(DEADLINE, DEADLINE - earlier)
+
+
+def test_a_link_that_outlives_seven_days_is_tried_until_it_is_dead_by_its_own_words():
+    ended = str(int((DEADLINE - timedelta(days=7, hours=5)).timestamp()) * 10**9)
+    assert _plan(_file(), now=DEADLINE - timedelta(hours=1), endedAt=ended).to_recover
+    [known] = _plan(_file(), now=DEADLINE + timedelta(hours=1), endedAt=ended).accounted
+    assert "2026-11-27 20:43 UTC" in known.reason
+
+
+def test_a_persons_new_link_to_an_old_egress_has_its_own_time():
+    egress = backup_event(endedAt=str(int((DEADLINE - timedelta(days=20)).timestamp()) * 10**9)).egress_info
+    backup = ResolvedBackup(egress, datetime(2026, 11, 20, tzinfo=UTC), (_file(),))
+    by_person = REF.model_copy(update={"brought_by": EventSource.LINK})
+    [file] = plan_backup(by_person, backup, SETTINGS, lambda _: None, NOW).to_recover
+    assert file.deadline == DEADLINE
 
 
 def _recording(name, deadline):

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from airflow.providers.common.compat.sdk import DagRunTriggerException
 from airflow.sdk.bases.operator import ExecutorSafeguard
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.livekit_api import ListedEgress
-from livekit_backup.errors import ConfigurationError, SourceUnavailableError
+from livekit_backup.errors import ConfigurationError, NotSafeError, SourceUnavailableError
 from livekit_backup.hooks import comparison
 from livekit_backup.models.egress import EgressInfo
 from livekit_backup.operators import recovery_operator
@@ -117,7 +117,7 @@ def test_an_api_that_does_not_answer_is_asked_again_and_then_a_gap(bench):
 def test_without_a_connection_the_rest_is_done_and_the_statement_fails(bench):
     bench.listing = [ConfigurationError("there is no Airflow connection 'livekit_default'")]
     assert bench.run(ReconcileOperator)["filed"] == 0
-    with pytest.raises(AirflowFailException, match="no Airflow connection 'livekit_default'"):
+    with pytest.raises(NotSafeError, match="no Airflow connection 'livekit_default'"):
         bench.run(ReconciliationReportOperator)
 
 
@@ -155,7 +155,7 @@ def test_the_statement_is_printed_stored_and_green_while_all_is_pending(bench, c
 def test_what_the_ended_recovery_left_without_an_outcome_is_unaccounted(bench):
     bench.run(ReconcileOperator)
     bench.states = {"recover_missed": "success"}
-    with pytest.raises(AirflowFailException, match="1 unaccounted") as caught:
+    with pytest.raises(NotSafeError, match="1 unaccounted") as caught:
         bench.run(ReconciliationReportOperator)
     assert "report.txt" in str(caught.value)
     assert any(uri.endswith("report.txt") for uri in bench.store.objects)
@@ -166,7 +166,7 @@ def test_what_was_filed_and_never_started_is_red_and_not_pending(bench, state):
     # As when the recovery DAG is paused: else every statement would file it anew and be green, until the link is dead.
     bench.run(ReconcileOperator)
     bench.states = {"recover_missed": state}
-    with pytest.raises(AirflowFailException, match="0 pending, 0 at risk, 1 unaccounted"):
+    with pytest.raises(NotSafeError, match="0 pending, 0 at risk, 1 unaccounted"):
         bench.run(ReconciliationReportOperator)
 
 
@@ -174,7 +174,7 @@ def test_what_is_lost_is_stated_for_a_day_behind_its_end(bench):
     ended = int((NOW - timedelta(days=7, hours=5)).timestamp()) * 10**9
     bench.listing = [listed(ended_at=str(ended))]
     assert bench.run(ReconcileOperator)["filed"] == 0
-    with pytest.raises(AirflowFailException, match="1 lost"):
+    with pytest.raises(NotSafeError, match="1 lost"):
         bench.run(ReconciliationReportOperator)
 
 
@@ -184,5 +184,5 @@ def test_an_end_alone_looks_back_from_there(bench):
 
 
 def test_a_statement_of_nothing_compared_fails(bench):
-    with pytest.raises(AirflowFailException, match="nothing was compared"):
+    with pytest.raises(NotSafeError, match="nothing was compared"):
         bench.run(ReconciliationReportOperator)

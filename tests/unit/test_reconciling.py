@@ -383,11 +383,11 @@ def test_the_statement_names_what_is_not_safe_the_oldest_first(site):
     statement = reconciled(site.compare(*documents), site.ledger, SETTINGS, NOW)
     assert [line.egress_id for line in statement.backups] == ["EG_3", "EG_2", "EG_1"]
     assert headline(statement) == (
-        "3 backups in the window: 1 safe, 0 pending, 1 at risk, 0 unaccounted, 1 lost; nearest deadline in 120.0 h"
+        "3 backups in the window: 1 safe, 0 pending, 1 at risk, 0 unaccounted, 1 lost; nearest deadline in 96.0 h"
     )
     text = render(statement)
     assert text.index("EG_3") < text.index("EG_2")
-    assert "120.0 h left" in text
+    assert "96.0 h left" in text
     assert not statement.is_settled
 
 

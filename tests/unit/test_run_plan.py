@@ -12,6 +12,7 @@ from livekit_backup.core import run_plan
 from livekit_backup.core.inbox import IntakeReader
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.locations import Location
+from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.errors import LinkExpiredError, RefusedError, SourceUnavailableError
 from livekit_backup.models.ledger_entry import Attempt
@@ -198,6 +199,36 @@ def test_a_compressed_object_is_read_once_for_many_backups(monkeypatch):
     plan = bench.plan(refs)
     assert {file.egress_id for file in plan.to_recover} == {ref.egress_id for ref in refs}
     assert opened.count("s3://b/in/all") == 2
+
+
+def test_a_window_of_dead_links_asks_nobody(monkeypatch):
+    bench = Bench(
+        *(_event(f"EG_{number}", "a", "b", manifestLocation=signed("m")) for number in range(20)),
+        egress_ended("EG_m", backupStorageUsed=True, manifestLocation=signed("m")),
+    )
+    monkeypatch.setattr(run_plan, "system_resolver", lambda host, port: pytest.fail("looked up"))
+    late = NOW + timedelta(days=30)
+    with ManifestClient(bench.settings.allowed_hosts, resolver=lambda host, port: pytest.fail("looked up")) as client:
+        bench.fetch = client.fetch
+        plan = bench.plan(now=late)
+    assert plan.to_recover == ()
+    assert {known.outcome for known in plan.accounted} == {Outcome.EXPIRED}
+    assert len(plan.accounted) == 41
+
+
+def test_a_host_that_nobody_knows_is_looked_up_once(monkeypatch):
+    asked = []
+
+    def resolver(host, port):
+        asked.append(host)
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(run_plan, "system_resolver", resolver)
+    check = run_plan._location_check(Bench().settings)
+    for _ in range(5):
+        with pytest.raises(SourceUnavailableError, match="does not resolve: Temporary failure"):
+            check(Location(signed("k")))
+    assert len(asked) == 1
 
 
 def test_nothing_to_do():

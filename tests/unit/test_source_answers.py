@@ -80,7 +80,12 @@ def test_the_code_is_named_and_the_body_never_shown():
 def test_without_a_deadline_a_denial_is_a_denial():
     found = error_for_answer(Location("https://b.s3.amazonaws.com/k?Signature=s"), 403, {}, b"", AFTER)
     assert type(found) is AccessDeniedError
-    assert "time ended" in str(error_for_answer(LOCATION, 403, {}, b"", AFTER))
+    assert "the link expired 2026-" in str(error_for_answer(LOCATION, 403, {}, b"", AFTER))
+
+
+def test_a_link_whose_signing_keys_ended_first_is_not_said_to_have_lasted():
+    text = str(error_for_answer(LOCATION, 403, {}, _xml("ExpiredToken"), BEFORE))
+    assert text.startswith("the link has expired before its own time, 2026-")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.statements import (
-    MAX_NAMED_IN_ASSET,
     headline,
     is_safe,
-    landed_extra,
     make_statement,
     render,
 )
@@ -299,15 +297,6 @@ def test_names_cannot_forge_a_line(name, room, reason, uri):
 
 def test_an_unknown_window():
     assert "unknown window" in render(_statement(window=None))
-
-
-def test_the_extra_of_an_asset_event():
-    assert landed_extra(_statement(*(_line(outcome) for outcome in Outcome if outcome is not Outcome.LANDED))) == {}
-    lines = [_line(Outcome.LANDED, str(number), landed_uri=f"s3://b/{number}", sha256="00ff") for number in range(150)]
-    extra = landed_extra(_statement(*lines))
-    assert extra["files"] == 150
-    assert len(extra["landed"]) == MAX_NAMED_IN_ASSET
-    assert extra["landed"][0] == {"egress_id": "EG_1", "room_name": "", "uri": "s3://b/0", "sha256": "00ff"}
 
 
 @pytest.mark.parametrize("outcome", Outcome)

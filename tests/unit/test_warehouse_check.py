@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from livekit_backup.core import warehouse_check
+from livekit_backup.core import store_check, warehouse_check
 from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.warehouse_check import warehouse_abilities
+from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.settings import Settings
 from livekit_backup.models.store_abilities import DOUBTFUL_LIFETIME, STORE_CHECK_LIFETIME, StoreAbilities
 from unit.fakes import MemoryStore
@@ -31,7 +33,7 @@ def checked(monkeypatch):
     """The stores that were tried."""
     names = []
 
-    def check(store, uri, now):
+    def check(store, uri, now, announce):
         names.append(store.place_name())
         return StoreAbilities(checked_at=now, store=store.place_name())
 
@@ -66,3 +68,29 @@ def test_what_is_in_doubt_is_soon_tried_again(checked, in_doubt, lifetime):
     assert checked == []
     warehouse_abilities(SETTINGS, store, ledger, NOW + lifetime)
     assert checked == ["memory://"]
+
+
+@pytest.mark.parametrize("killed_in", ["head", "upload_part", "complete_upload", "clean_up"])
+def test_of_a_check_that_is_killed_the_runs_report_leaves_nothing(monkeypatch, killed_in):
+    store = MemoryStore()
+    ledger = Ledger(store, SETTINGS.ledger)
+    ours = Attempt(dag_id="d", run_id="r")
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store_check._Probe, "clean_up", lambda _: die() if killed_in == "clean_up" else None)
+    with monkeypatch.context() as until_then:
+        if killed_in != "clean_up":
+            until_then.setattr(store, killed_in, die)
+        with pytest.raises(KeyboardInterrupt):
+            warehouse_abilities(SETTINGS, store, ledger, NOW, ours)
+
+    def left() -> list[str]:
+        return [*store.uploads, *(uri for uri in store.objects if uri.startswith("s3://b/out/_livekit_backup/probes"))]
+
+    assert left()
+    drop_left_open(ledger, store, Attempt(dag_id="d", run_id="another"), set())
+    assert left(), "another run may still be at it"
+    drop_left_open(ledger, store, ours, set())
+    assert not left()

@@ -53,7 +53,8 @@ EVERYTHING = {
     ("without", "window"),
     [
         ([], (_at(1), _at(2))),
-        (["start"], (_at(1), _at(2))),
+        (["start"], (_at(2) - timedelta(days=7), _at(2))),
+        (["start", "has_egress_ids"], (_at(1), _at(2))),
         (["end"], (_at(1), NOW - GRACE)),
         (["start", "end"], (NOW - GRACE - timedelta(days=7), NOW - GRACE)),
         (["start", "end", "has_egress_ids"], (_at(3), _at(4))),

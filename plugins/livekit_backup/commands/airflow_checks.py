@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from airflow.api.common.airflow_health import get_airflow_health
 from airflow.models.dag import DagModel
 from airflow.models.errors import ParseImportError
+from airflow.models.pool import Pool
 from airflow.sdk import conf
 from airflow.utils.session import create_session
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from livekit_backup.commands.examined_setup import ExaminedSetup
-from livekit_backup.models.finding import Finding, broken, ok, warning
+from livekit_backup.hooks.configuration import configured_pool
+from livekit_backup.models.finding import Finding, broken, note, ok, warning
 
 RECOVERY_DAG = "livekit_backup_recovery"
 RECONCILE_DAG = "livekit_backup_reconcile"
 DEFAULT_MAX_MAP_LENGTH = 1024
 """Airflow's own."""
+POOL_SLOTS = 8
+"""Downloads at a time, where nobody has said how many: they cover each other's pauses and fit into one network."""
+POOL_DESCRIPTION = "LiveKit downloads"
+UNLIMITED = -1
+"""Slots of a pool that bounds nothing."""
 
 _FILE_MARK = "livekit_backup"
 _LOST = {
@@ -109,6 +117,31 @@ def _last_seen(heartbeat: str | None) -> str:
         return "has never run on this database"
     since = datetime.now(UTC) - datetime.fromisoformat(heartbeat)
     return f"gave its last sign of life {since.total_seconds() / 60:.0f} minutes ago"
+
+
+def check_pool(setup: ExaminedSetup) -> Iterator[Finding]:
+    """Look for the pool of the download tasks, or make it where it is missing and that was asked for."""
+    name = configured_pool()
+    if name is None:
+        yield ok("no pool is set: downloads run in Airflow's default_pool; pool in [livekit_backup] bounds their load")
+        return
+    make = f"airflow pools set {shlex.quote(name)} {POOL_SLOTS} {shlex.quote(POOL_DESCRIPTION)}"
+    with create_session() as session:
+        slots = session.scalar(select(Pool.slots).where(Pool.pool == name))
+        if slots is None and setup.may_fix:
+            session.add(Pool(pool=name, slots=POOL_SLOTS, description=POOL_DESCRIPTION, include_deferred=False))
+    if slots is None and setup.may_fix:
+        yield note(f"made the pool {name} with {POOL_SLOTS} slots, since it was missing")
+    elif slots is None:
+        yield broken(
+            f"there is no pool {name}, so no download ever starts", f"{make}; or: airflow livekit-backup doctor --fix"
+        )
+    elif slots == UNLIMITED:
+        yield warning(f"the pool {name} has no limit, so it bounds nothing", make)
+    elif slots < 1:
+        yield broken(f"the pool {name} has {slots} slots, so no download ever starts", make)
+    else:
+        yield ok(f"the pool {name} lets {slots} downloads run at a time")
 
 
 def check_map_length(setup: ExaminedSetup) -> Iterator[Finding]:

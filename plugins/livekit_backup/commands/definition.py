@@ -16,6 +16,11 @@ ARG_DAG_ID = _Arg(
     help="A DAG that has to be there and run, instead of the two that come with the package; can be repeated",
     action="append",
 )
+ARG_FIX = _Arg(
+    ("--fix",),
+    help="Make what is missing where that can do no harm: the configured pool, with 8 slots; nothing else is touched",
+    action="store_true",
+)
 
 ARG_DAYS = _Arg(("--days",), help="Days to look back over; 8 unless given", type=float, default=8.0)
 ARG_EGRESS_IDS = _Arg(("egress_ids",), help="Egress ids, such as EG_abc123", nargs="*")
@@ -55,7 +60,7 @@ COMMANDS = (
             "Ends with 1 when something is broken; warnings end with 0."
         ),
         func=lazy_load_command("livekit_backup.commands.doctor.doctor"),
-        args=(ARG_JSON, ARG_DAG_ID, ARG_VERBOSE),
+        args=(ARG_JSON, ARG_DAG_ID, ARG_FIX, ARG_VERBOSE),
     ),
 )
 

@@ -19,6 +19,7 @@ from livekit_backup.commands.airflow_checks import (
     check_dag_files,
     check_database,
     check_map_length,
+    check_pool,
     dag_check,
 )
 from livekit_backup.commands.connection_checks import check_clocks, connection_check
@@ -75,6 +76,7 @@ _FIXED: tuple[Check[ExaminedSetup], ...] = (
 _BEHIND_DAGS: tuple[Check[ExaminedSetup], ...] = (
     Check("DAG files", check_dag_files, needs=("Airflow's database",)),
     Check("mapped files", check_map_length),
+    Check("pool", check_pool, needs=("Airflow's database",)),
     Check("backup storage", check_feature),
 )
 
@@ -85,9 +87,14 @@ def checks(dag_ids: Sequence[str] = DAGS) -> tuple[Check[ExaminedSetup], ...]:
     return (*_FIXED, *dags, *_BEHIND_DAGS)
 
 
-def examine_setup(dag_ids: Sequence[str] = DAGS, *, seconds: float = TOTAL_SECONDS) -> list[Finding]:
-    """Return what is found of this machine's set-up; nothing in it is a secret."""
-    setup = ExaminedSetup()
+def examine_setup(
+    dag_ids: Sequence[str] = DAGS, *, may_fix: bool = False, seconds: float = TOTAL_SECONDS
+) -> list[Finding]:
+    """Return what is found of this machine's set-up; nothing in it is a secret.
+
+    :param may_fix: make what is missing, where that can do no harm: the pool of the download tasks.
+    """
+    setup = ExaminedSetup(may_fix=may_fix)
     return examine(checks(dag_ids), setup, seconds=seconds, safe=setup.safe)
 
 
@@ -96,7 +103,7 @@ def examine_setup(dag_ids: Sequence[str] = DAGS, *, seconds: float = TOTAL_SECON
 def doctor(args: Namespace) -> None:
     """Print what is found; ends with 1 when something is broken."""
     use_connections_of_database()
-    findings = examine_setup(args.dag_id or DAGS)
+    findings = examine_setup(args.dag_id or DAGS, may_fix=args.fix)
     if args.json:
         text = findings_json(findings, datetime.now(UTC))
     else:

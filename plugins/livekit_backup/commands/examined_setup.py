@@ -77,7 +77,9 @@ _SHORTEST_SECRET = 6
 class ExaminedSetup:
     """Settings, connections and stores; a part that is broken keeps no other from being used."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_fix: bool = False) -> None:
+        self.may_fix = may_fix
+        """Whether checks may make what is missing."""
         self.broken_keys: dict[str, str] = dict(self._unusable_keys())
         stand_ins = {key: _STAND_INS[key] for key in self.broken_keys}
         self._settings = load_settings(stand_ins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -44,7 +44,7 @@ class BackupAccount:
     @property
     def safe_files(self) -> int:
         """Files that are in the warehouse or in the customer's own bucket."""
-        return sum(file.entry is not None and file.entry.outcome in SAFE for file in self.files)
+        return sum(map(_is_safe, self.files))
 
     @property
     def is_safe(self) -> bool:
@@ -77,6 +77,18 @@ class BackupAccount:
             for file in self._unsafe()
         )
 
+    def savable(self, now: datetime) -> BackupAccount | None:
+        """Return the account of what is safe or can still be made so, or None when there is nothing left to save."""
+        kept = tuple(file for file in self.files if _is_safe(file) or not self._is_lost(file, now))
+        is_open = not all(map(_is_safe, kept)) or (not self._is_whole and self.lifetime > now)
+        return replace(self, files=kept) if is_open else None
+
+    def lost_files(self, now: datetime) -> int | None:
+        """Count the files that nobody can save any more; None where nobody knows how many they are."""
+        if not self._is_whole and self.lifetime <= now:
+            return None
+        return sum(self._is_lost(file, now) for file in self._unsafe())
+
     def verdict(self, now: datetime, *, is_due: bool) -> tuple[BackupState, str]:
         """Return the state, and the reason in one sentence; empty where it is safe.
 
@@ -100,7 +112,7 @@ class BackupAccount:
         if entry is None:
             return self._without_outcome(name, now, is_due=is_due, dead=dead)
         reason = f"{entry.outcome.value}: {name}: {entry.reason}"
-        if dead or entry.outcome in _GONE:
+        if self._is_lost(account, now):
             return BackupState.LOST, reason
         if is_due and entry.outcome in _MAY_BE_TRIED_AGAIN:
             return BackupState.PENDING, reason
@@ -116,10 +128,20 @@ class BackupAccount:
         return BackupState.UNACCOUNTED, f"the ledger has no outcome of {name}: did its run end without a report?"
 
     def _unsafe(self) -> Iterator[FileAccount]:
-        return (file for file in self.files if file.entry is None or file.entry.outcome not in SAFE)
+        return (file for file in self.files if not _is_safe(file))
+
+    def _is_lost(self, account: FileAccount, now: datetime) -> bool:
+        is_gone = account.entry is not None and account.entry.outcome in _GONE
+        return is_gone or self._deadline_of(account) <= now
 
     def _deadline_of(self, account: FileAccount) -> datetime:
-        return account.file.deadline or self.lifetime
+        """Of the backup's end and the link's, the earlier; a person's link may have been signed anew."""
+        deadline = account.file.deadline or self.lifetime
+        return deadline if self.ref.brought_by is EventSource.LINK else min(deadline, self.lifetime)
+
+
+def _is_safe(account: FileAccount) -> bool:
+    return account.entry is not None and account.entry.outcome in SAFE
 
 
 def ended_of(ref: BackupRef) -> datetime | None:

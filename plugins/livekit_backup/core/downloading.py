@@ -71,6 +71,8 @@ class Download:
         self._abilities = abilities
         self._streams = streams
         self._show = show
+        self.kept = 0
+        """Bytes that an earlier try had brought."""
 
     def run(
         self, open_source: Callable[[], Source], copy: Callable[[FileUpload], Upload | None] | None = None
@@ -81,6 +83,7 @@ class Download:
         :raises RetryableError, PermanentError, NeedsOperatorError: as the source or the store says.
         """
         left = None if self._anew else self._upload.left_open(self._abilities)
+        self.kept = left.start if left else 0
         if copy and not left and (copied := copy(self._upload)):
             return copied
         return self._in_passes(open_source(), left)

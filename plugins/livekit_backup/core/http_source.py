@@ -170,7 +170,7 @@ class HttpSource:
         :raises TransferInterruptedError: an answer that cannot be used; asking again may give a better one.
         """
         if has_expired(self._location, datetime.now(UTC)):
-            raise LinkExpiredError(f"{self.name}: the link expired {self._location.deadline:%Y-%m-%d %H:%M} UTC")
+            raise LinkExpiredError(f"the link expired {self._location.deadline:%Y-%m-%d %H:%M} UTC: {self.name}")
         check_location(self._location, self._allowed_hosts, resolver_for(self._location, self._resolver))
         pool = self._pool = self._pool or pool_for(self._location)
         headers = {"Accept-Encoding": "identity"}

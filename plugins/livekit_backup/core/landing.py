@@ -45,6 +45,7 @@ def land(
     abilities: StoreAbilities,
     *,
     replace: bool = False,
+    is_new: bool = False,
 ) -> LedgerEntry:
     """Verify an upload and complete it, which makes it visible, or verify and store a whole file; write it down.
 
@@ -52,6 +53,7 @@ def land(
 
     :param done: what the download brought.
     :param replace: what is at the key and is other content makes way.
+    :param is_new: the ledger was read a moment ago, and had no entry of this file.
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
     :raises LandingConflictError: the key holds other content; the upload is kept, since the link may die meanwhile.
     :raises UploadLostError: the upload is gone, altered or of another file, and nothing has landed: download has to
@@ -60,7 +62,7 @@ def land(
     """
     upload, content = (done.upload, done.content) if isinstance(done, WholeFile) else (done, b"")
     is_its_own = (upload.egress_id, upload.run, upload.filename) == file.key
-    if landed := ledger.find_landed(file):
+    if not is_new and (landed := ledger.find_landed(file)):
         if is_its_own:
             _drop(upload, store)
         return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
@@ -75,7 +77,7 @@ def land(
     except (CorruptError, UploadLostError):
         _drop(upload, store)
         raise
-    entry = ledger.record(landing.entry(attempt))
+    entry = ledger.record(landing.entry(attempt), is_new=is_new)
     if upload.upload_id:
         drop_rivals(upload.landing_uri, store)
     return entry

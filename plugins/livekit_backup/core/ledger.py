@@ -17,6 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.storage import ObjectStore, join_uri
+from livekit_backup.models.alarms import AlarmState
 from livekit_backup.models.bundle import Bundle
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
@@ -31,7 +32,7 @@ from livekit_backup.models.references import (
     Upload,
 )
 from livekit_backup.models.statement import Statement
-from livekit_backup.models.store_abilities import StoreAbilities
+from livekit_backup.models.store_abilities import StoreAbilities, StoreProbe
 
 WORKERS = 16
 """Documents are small, so a request's latency is all there is to hide."""
@@ -65,12 +66,19 @@ class Ledger:
         uris = self._store.list_keys(f"{join_uri(self._base, 'files', egress_id, str(run))}/")
         return [entry for entry in in_parallel(lambda uri: self._read(LedgerEntry, uri), uris) if entry]
 
+    def knows(self, egress_id: str, run: int) -> bool:
+        """Whether any run has written down something of a backup."""
+        if self.read_files(egress_id, run):
+            return True
+        return any(True for _ in self._store.list_keys(f"{join_uri(self._base, 'files', egress_id, str(run))}/"))
+
     def find_landed(self, file: RecordingFile) -> LedgerEntry | None:
         """Return the entry of a file that is in the warehouse as the ledger says, or None."""
         entry = self.read(file)
-        return entry if entry and self._has_landed(entry) else None
+        return entry if entry and self.has_landed(entry) else None
 
-    def _has_landed(self, entry: LedgerEntry) -> bool:
+    def has_landed(self, entry: LedgerEntry) -> bool:
+        """Whether a file is in the warehouse as its entry says."""
         if entry.outcome not in IN_WAREHOUSE:
             return False
         head = self._store.head(entry.landed_uri)
@@ -79,11 +87,14 @@ class Ledger:
         log.warning("the ledger says that %s landed, but it is not there as it was", entry.landed_uri)
         return False
 
-    def record(self, entry: LedgerEntry) -> LedgerEntry:
-        """Store what became of a file and return what the ledger then holds: a landing stays."""
+    def record(self, entry: LedgerEntry, *, is_new: bool = False) -> LedgerEntry:
+        """Store what became of a file and return what the ledger then holds: a landing stays.
+
+        :param is_new: the ledger was read a moment ago, and had no entry of this file that has landed now.
+        """
         uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
-        if present := self._read(LedgerEntry, uri):
-            if entry.outcome not in IN_WAREHOUSE and self._has_landed(present):
+        if not is_new and (present := self._read(LedgerEntry, uri)):
+            if entry.outcome not in IN_WAREHOUSE and self.has_landed(present):
                 return present
             entry = entry.model_copy(update={"first_seen": present.first_seen or present.recorded_at})
         # One line: Athena reads a record a line.
@@ -175,6 +186,19 @@ class Ledger:
         noted = in_parallel(lambda uri: self._read(OpenUpload, uri), uris)
         return [upload for upload in noted if upload]
 
+    def note_probe(self, attempt: Attempt, uris: Sequence[str]) -> None:
+        """Remember that this run is about to try the store with objects there, so that its report clears up."""
+        name = hashlib.sha256(uris[0].encode()).hexdigest()[:16]
+        probe = StoreProbe(uris=tuple(uris))
+        self._store.put(
+            self.run_uri(attempt.dag_id, attempt.run_id, f"store_checks/{name}.json"), probe.model_dump_json().encode()
+        )
+
+    def probes(self, attempt: Attempt) -> list[StoreProbe]:
+        """Return where a run has tried the store, whatever is left of it."""
+        uris = self._store.list_keys(f"{self.run_uri(attempt.dag_id, attempt.run_id, 'store_checks')}/")
+        return [probe for probe in in_parallel(lambda uri: self._read(StoreProbe, uri), uris) if probe]
+
     def _upload_uri(self, attempt: Attempt, file: RecordingFile) -> str:
         name = self.entry_uri(*file.key).rpartition("/")[2]
         return self.run_uri(attempt.dag_id, attempt.run_id, f"uploads/{file.egress_id}/{file.run}/{name}")
@@ -208,6 +232,17 @@ class Ledger:
     def read_comparison(self, dag_id: str, run_id: str) -> Comparison | None:
         """Return what a reconciling run has compared, or None when it never came that far."""
         return self._read(Comparison, self.run_uri(dag_id, run_id, "comparison.json"))
+
+    def write_alarms(self, dag_id: str, task_id: str, state: AlarmState) -> None:
+        """Store what a task that raises alarms remembers."""
+        self._store.put(self._alarms_uri(dag_id, task_id), state.model_dump_json().encode())
+
+    def read_alarms(self, dag_id: str, task_id: str) -> AlarmState | None:
+        """Return what a task that raises alarms remembers, or None before its first run."""
+        return self._read(AlarmState, self._alarms_uri(dag_id, task_id))
+
+    def _alarms_uri(self, dag_id: str, task_id: str) -> str:
+        return join_uri(self._base, "alarms", _UNSAFE.sub("_", dag_id), f"{_UNSAFE.sub('_', task_id)}.json")
 
     def write_statement(self, statement: Statement | Reconciliation, text: str) -> str:
         """Store a run's statement, as JSON and as a table, and return the URI of the table."""

@@ -43,7 +43,7 @@ def event_of_link(
             f"{location.name} is not a signed URL: give the whole link, with all behind its question mark"
         )
     if has_expired(location, datetime.now(UTC)):
-        raise LinkExpiredError(f"{location.name}: the link expired {location.deadline:%Y-%m-%d %H:%M} UTC")
+        raise LinkExpiredError(f"the link expired {location.deadline:%Y-%m-%d %H:%M} UTC: {location.name}")
     ended = _nanoseconds(location.deadline - BACKUP_LIFETIME) if location.deadline else 0
     info: dict[str, Any] = {"status": "EGRESS_COMPLETE", "backup_storage_used": True}
     if location.path.endswith(".json") and not filename:

@@ -84,7 +84,7 @@ class ManifestClient:
         :raises AccessDeniedError: denied before the link's time is over.
         """
         if has_expired(location, datetime.now(UTC)):
-            raise LinkExpiredError(f"{location.name}: the link expired {location.deadline:%Y-%m-%d %H:%M} UTC")
+            raise LinkExpiredError(f"the link expired {location.deadline:%Y-%m-%d %H:%M} UTC: {location.name}")
         check_location(location, self._allowed_hosts, resolver_for(location, self._resolver))
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection, Iterable
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 def drop_left_open(ledger: Ledger, store: ObjectStore, attempt: Attempt, may_land: Collection[str]) -> None:
     """Drop what a run has left open, but for whole recordings that can still land: their links may be dead by now.
 
+    What is left of its checks of the store goes as well.
+
     :param may_land: URIs where a recording may still land when its task is cleared.
     """
     for upload in ledger.open_uploads(attempt):
@@ -24,10 +27,14 @@ def drop_left_open(ledger: Ledger, store: ObjectStore, attempt: Attempt, may_lan
             log.warning("all bytes of %s are up in an open upload: clear its failed task", upload.landing_uri)
         else:
             drop_open_uploads([upload], store)
+    for uri in (uri for probe in ledger.probes(attempt) for uri in probe.uris):
+        drop_rivals(uri, store)
+        with contextlib.suppress(LivekitBackupError):
+            store.delete(uri)
 
 
 def drop_rivals(landing_uri: str, store: ObjectStore) -> None:
-    """Drop uploads that are open where something has just landed: they can only end in a conflict with it."""
+    """Drop uploads that are open where they can only end in a conflict, since something has just landed there."""
     try:
         open_ids = store.list_uploads(landing_uri)
     except LivekitBackupError as error:

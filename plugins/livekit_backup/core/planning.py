@@ -15,6 +15,7 @@ from livekit_backup.errors import LivekitBackupError, RetryableError, Unresolved
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import AccountedFile, BackupRef, Plan, RecordingFile
 from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
+from livekit_backup.models.stored_webhook import EventSource
 
 CheckLocation = Callable[[Location], None]
 FindPrimary = Callable[[Location], str | None]
@@ -42,6 +43,12 @@ def plan_backup(
                 if primary_uri != landing_uri:
                     to_recover.append(file.model_copy(update={"landing_uri": landing_uri, "primary_uri": primary_uri}))
                     continue
+            # Before the host is looked at: of a dead link nothing is fetched, and its host may never answer again.
+            if has_expired(resolved.location, now):
+                file = file.model_copy(update={"landing_uri": _land(file, settings)})
+                reason = f"its link expired {resolved.location.deadline:%Y-%m-%d %H:%M} UTC, before this run began"
+                accounted.append(AccountedFile(file=file, outcome=Outcome.EXPIRED, reason=reason))
+                continue
             _check(resolved.location, check)
             if not resolved.location.is_signed and not resolved.location.is_plain:
                 raise UnresolvedError(f"{resolved.location.name} carries a query, but no signature that is known here")
@@ -49,12 +56,7 @@ def plan_backup(
                 reason = f"unsigned location {resolved.location.name}: it is in your own bucket"
                 accounted.append(AccountedFile(file=file, outcome=Outcome.IN_PRIMARY, reason=reason))
                 continue
-            file = file.model_copy(update={"landing_uri": _land(file, settings)})
-            if has_expired(resolved.location, now):
-                reason = f"its link expired {file.deadline:%Y-%m-%d %H:%M} UTC, before this run began"
-                accounted.append(AccountedFile(file=file, outcome=Outcome.EXPIRED, reason=reason))
-                continue
-            to_recover.append(file)
+            to_recover.append(file.model_copy(update={"landing_uri": _land(file, settings)}))
         except LivekitBackupError as error:
             accounted.append(AccountedFile(file=file, outcome=error.outcome, reason=str(error)))
     return Plan(to_recover=tuple(to_recover), accounted=tuple(accounted))
@@ -94,9 +96,13 @@ def merge_plans(plans: Iterable[Plan], most: int) -> Plan:
 def _describe(ref: BackupRef, backup: ResolvedBackup, resolved: ResolvedFile, now: datetime) -> RecordingFile:
     egress = backup.egress
     deadline = resolved.location.deadline if resolved.location else None
+    ended = egress.ended_at or egress.updated_at
+    lifetime = (datetime.fromtimestamp(ended // 10**9, UTC) if ended else now) + BACKUP_LIFETIME
     if deadline is None and (resolved.location is None or resolved.location.is_signed):
-        ended = egress.ended_at or egress.updated_at
-        deadline = (datetime.fromtimestamp(ended // 10**9, UTC) if ended else now) + BACKUP_LIFETIME
+        deadline = lifetime
+    # A link is signed behind the end, and what LiveKit keeps for 7 days may be gone before it; a person's may be newer.
+    if deadline and ended and ref.brought_by is not EventSource.LINK:
+        deadline = min(deadline, lifetime)
     return RecordingFile(
         egress_id=egress.egress_id,
         run=egress.started_at,

@@ -41,7 +41,7 @@ class StoreSource:
         """Return size and ETag. :raises MissingError: it is not there."""
         head = self._store.head(self._uri)
         if head is None:
-            raise MissingError(f"{self.name}: nothing is stored there")
+            raise MissingError(f"nothing is stored there: {self.name}")
         return head
 
     def open(self, start: int = 0, stop: int | None = None, etag: str = "") -> SourceBody:
@@ -57,7 +57,7 @@ class StoreSource:
         try:
             return _StoreBody(self._store.open(self._uri, start, stop, wanted), head)
         except FileNotFoundError:
-            raise MissingError(f"{self.name}: nothing is stored there") from None
+            raise MissingError(f"nothing is stored there: {self.name}") from None
 
 
 class _StoreBody:

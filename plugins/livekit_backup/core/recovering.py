@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +25,7 @@ from livekit_backup.errors import (
     LivekitBackupError,
     NeedsOperatorError,
     RetryableError,
+    SourceUnavailableError,
     UploadLostError,
 )
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
@@ -62,6 +64,10 @@ class FileRecovery:
     small: int = SMALL
     pace: Pace | None = None
     show: Callable[[str], None] = lambda _: None
+    on_fetched: Callable[[int, float], None] = lambda *_: None
+    """Takes the bytes and the seconds of each download."""
+    on_landed: Callable[[LedgerEntry], None] = lambda _: None
+    """Takes what this task itself has landed."""
     turn: AbstractContextManager[object] = field(default_factory=nullcontext)
     """Held while an upload in parts is filled."""
 
@@ -88,7 +94,7 @@ class FileRecovery:
         :raises LandingConflictError: the key holds other content, and ``on_conflict`` says so.
         :raises UploadLostError: nothing is there that could be landed.
         """
-        return self._each(files, FileRecovery._land_noted)
+        return self._each(files, FileRecovery._land_noted if len(files) == 1 else FileRecovery._land_one_of_many)
 
     def _each(
         self, files: Sequence[RecordingFile], work: Callable[[FileRecovery, RecordingFile], LedgerEntry]
@@ -136,21 +142,30 @@ class FileRecovery:
 
     def _fetch(self, file: RecordingFile) -> LedgerEntry | None:
         """Land a small file; of a large one bring all bytes into an upload, and return None."""
-        if landed := self.ledger.find_landed(file):
-            log.info("%s has landed before, at %s", quoted(file.filename), landed.landed_uri)
-            return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+        known = self.ledger.read(file)
+        if known and self.ledger.has_landed(known):
+            log.info("%s has landed before, at %s", quoted(file.filename), known.landed_uri)
+            return known.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
         done = self._download(file)
         if isinstance(done, WholeFile):
-            return self._land(file, done)
+            return self._land(file, done, is_new=known is None)
         self.ledger.note_result(self.attempt, file, done)
         return None
+
+    def _landed(self, file: RecordingFile) -> LedgerEntry | None:
+        landed = self.ledger.find_landed(file)
+        return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED}) if landed else None
+
+    def _land_one_of_many(self, file: RecordingFile) -> LedgerEntry:
+        # Its download has landed it, as a rule.
+        return self._landed(file) or self._land_noted(file)
 
     def _land_noted(self, file: RecordingFile) -> LedgerEntry:
         noted = self.ledger.open_upload(self.attempt, file)
         if noted and noted.result:
             return self._land(file, noted.result)
-        if landed := self.ledger.find_landed(file):
-            return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+        if landed := self._landed(file):
+            return landed
         raise UploadLostError(f"download has left nothing of {quoted(file.filename)}: clear the download task")
 
     def _download(self, file: RecordingFile, *, anew: bool = False) -> Upload | WholeFile:
@@ -167,15 +182,20 @@ class FileRecovery:
             anew=anew,
             show=self.show,
         )
+        began = time.monotonic()
         if file.primary_uri:
-            return download.run(
+            done = download.run(
                 lambda: self.sources.open_primary(file), lambda upload: self.sources.copy_primary(file, upload)
             )
-        return download.run(lambda: self.sources.open_backup(file))
+        else:
+            done = download.run(lambda: self.sources.open_backup(file))
+        size = (done.upload if isinstance(done, WholeFile) else done).size
+        self.on_fetched(max(0, size - download.kept), time.monotonic() - began)
+        return done
 
-    def _land(self, file: RecordingFile, done: Upload | WholeFile) -> LedgerEntry:
+    def _land(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
         try:
-            return self._land_at(file, done)
+            return self._land_at(file, done, is_new=is_new)
         except LandingConflictError as conflict:
             if self.on_conflict is not OnConflict.KEEP_BOTH:
                 raise
@@ -198,9 +218,20 @@ class FileRecovery:
         drop_open_uploads([OpenUpload(landing_uri=done.landing_uri, upload_id=done.upload_id or "")], self.warehouse)
         return self._land_at(other, again)
 
-    def _land_at(self, file: RecordingFile, done: Upload | WholeFile) -> LedgerEntry:
-        replaces = self.on_conflict is OnConflict.OVERWRITE
-        return land(file, done, self.warehouse, self.ledger, self.attempt, self.abilities, replace=replaces)
+    def _land_at(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
+        entry = land(
+            file,
+            done,
+            self.warehouse,
+            self.ledger,
+            self.attempt,
+            self.abilities,
+            replace=self.on_conflict is OnConflict.OVERWRITE,
+            is_new=is_new,
+        )
+        if entry.outcome is Outcome.LANDED:
+            self.on_landed(entry)
+        return entry
 
 
 def _together(failed: list[tuple[RecordingFile, Exception]], count: int) -> Exception:
@@ -211,4 +242,7 @@ def _together(failed: list[tuple[RecordingFile, Exception]], count: int) -> Exce
     )
     if len(failed) == count == 1 or not isinstance(worst, LivekitBackupError):
         return worst
-    return type(worst)(f"{len(failed)} of {count} files did not land, such as {quoted(file.filename)}: {worst}")
+    together = type(worst)(f"{len(failed)} of {count} files did not land, such as {quoted(file.filename)}: {worst}")
+    if isinstance(together, SourceUnavailableError):
+        together.retry_after = max((getattr(error, "retry_after", None) or 0 for _, error in failed), default=0) or None
+    return together

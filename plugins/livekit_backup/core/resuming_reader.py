@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 
 from livekit_backup.core.pacing import Pace
 from livekit_backup.core.transfer_protocols import Source, SourceBody
-from livekit_backup.errors import RetryableError, SourceChangedError, TransferInterruptedError
+from livekit_backup.errors import (
+    RetryableError,
+    SourceChangedError,
+    SourceUnavailableError,
+    TransferInterruptedError,
+)
 
 FRUITLESS_RESUMES = 4
 """Faults in a row without progress before the try is given up."""
 FRUITFUL_BYTES = 1024 * 1024
 """What counts as progress between two faults: a drip always brings a few bytes."""
+FIRST_WAIT_SECONDS = 1.0
+"""At most, before a source that refused is asked again; doubled with every fault in a row."""
+LONGEST_WAIT_SECONDS = 60.0
+"""Who asks for more gets it between two tries, where no worker is held meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +89,7 @@ class ResumingReader:
         while True:
             try:
                 body = self._body = self._body or self._open()
-                count = body.readinto(view)
+                count = body.readinto(view[: self._pace.portion] if self._pace else view)
                 if not count:
                     raise TransferInterruptedError(f"{self._source.name} ended {self._size - self._at} bytes early")
                 self._at += count
@@ -90,7 +100,7 @@ class ResumingReader:
             except SourceChangedError:
                 raise
             except RetryableError as error:
-                self._give_up_or_go_on(error)
+                self._give_up_or_wait(error, stopping)
                 self._check(stopping)
 
     def _open(self) -> SourceBody:
@@ -102,12 +112,25 @@ class ResumingReader:
             raise SourceChangedError(f"{self._source.name} has {body.size} bytes now, and had {self._size}")
         return body
 
-    def _give_up_or_go_on(self, error: RetryableError) -> None:
+    def _give_up_or_wait(self, error: RetryableError, stopping: threading.Event) -> None:
         self.close()
         if self._at - self._resumed_at >= FRUITFUL_BYTES:
             self._fruitless = 0
         self._resumed_at = self._at
         self._fruitless += 1
-        if self._fruitless > FRUITLESS_RESUMES:
+        seconds = _wait_seconds(error, self._fruitless)
+        if self._fruitless > FRUITLESS_RESUMES or seconds > LONGEST_WAIT_SECONDS:
             raise error
-        log.warning("%s; going on at byte %d of %d", error, self._at, self._size)
+        log.warning("%s; going on at byte %d of %d in %.1f s", error, self._at, self._size, seconds)
+        if seconds:
+            stopping.wait(seconds)
+
+
+def _wait_seconds(error: RetryableError, faults: int) -> float:
+    """Return how long to leave a source alone. One connection that broke says nothing: the next may hold."""
+    asked_for, doublings = 0.0, faults - 2
+    if isinstance(error, SourceUnavailableError):
+        asked_for, doublings = error.retry_after or 0.0, faults - 1
+    most = FIRST_WAIT_SECONDS * 2**doublings if doublings >= 0 else 0.0
+    # From half of it on, at random: the tasks of a flood were refused together.
+    return asked_for + most * (1 + random.random()) / 2  # noqa: S311 - no secret

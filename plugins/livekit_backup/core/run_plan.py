@@ -91,8 +91,21 @@ def account_for(plan: Plan, ledger: Ledger, attempt: Attempt) -> None:
 
 
 def _location_check(settings: Settings) -> Callable[[Location], None]:
-    """A recording of 20,000 segments has one host: it is looked up once."""
-    resolve = lru_cache(maxsize=256)(system_resolver)
+    """A recording of 20,000 segments has one host: it is looked up once, also when nobody knows it."""
+
+    @lru_cache(maxsize=256)
+    def ask(host: str, port: int) -> list[str] | OSError:
+        try:
+            return system_resolver(host, port)
+        except OSError as error:
+            return error
+
+    def resolve(host: str, port: int) -> list[str]:
+        found = ask(host, port)
+        if isinstance(found, OSError):
+            raise OSError(found.errno, found.strerror or str(found))
+        return found
+
     return lambda location: check_location(location, settings.allowed_hosts, resolver_for(location, resolve))
 
 

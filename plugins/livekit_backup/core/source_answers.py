@@ -41,16 +41,24 @@ def error_for_answer(
     if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return SourceUnavailableError(f"{location.name} answered {shown}", _retry_after(headers, now))
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return RefusedError(f"{location.name} answered {shown}: redirects are not followed")
+        return RefusedError(f"redirects are not followed: {location.name} answered {shown}")
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        return MissingError(f"{location.name} answered {shown}: nothing is stored there")
+        return MissingError(f"nothing is stored there: {location.name} answered {shown}")
     deadline = location.deadline
     if b"has expired" in body or code in _EXPIRED_CODES or (deadline and now > deadline):
-        when = f", its time ended {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
-        return LinkExpiredError(f"{location.name} answered {shown}: the link has expired{when}")
+        return LinkExpiredError(f"{_expired(deadline, now)}: {location.name} answered {shown}")
     return AccessDeniedError(
-        f"{location.name} answered {shown} before the link's time is over; ask LiveKit's support with this text"
+        f"access is denied before the link's time is over; ask LiveKit's support with this text: {location.name} "
+        f"answered {shown}"
     )
+
+
+def _expired(deadline: datetime | None, now: datetime) -> str:
+    if deadline is None:
+        return "the link has expired"
+    # Keys that last for a shorter time can have signed it.
+    how = "expired" if now > deadline else "has expired before its own time,"
+    return f"the link {how} {deadline:%Y-%m-%d %H:%M} UTC"
 
 
 def has_expired(location: Location, now: datetime) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.open_uploads import drop_left_open
@@ -25,9 +24,6 @@ WHAT_TO_DO = {
     Outcome.FAILED: "mend what the reason says, then clear its failed task",
 }
 """For a person who sees an outcome for the first time."""
-
-MAX_NAMED_IN_ASSET = 100
-"""An asset event's extra is a database row; the report has every name."""
 
 MAX_NAMED_IN_XCOM = 20
 """Enough for a screen; the report has every name."""
@@ -68,6 +64,7 @@ def make_statement(
         failed_without_backup=intake.failed_without_backup if intake else (),
         objects=intake.objects if intake else 0,
         events=intake.events if intake else 0,
+        late=intake.late if intake else 0,
         gaps=tuple(gaps),
     )
 
@@ -187,26 +184,6 @@ def _left(line: StatementLine) -> str:
     return "" if line.hours_left is None else f"{line.hours_left:.1f} h left, "
 
 
-def landed_extra(statement: Statement) -> dict[str, Any]:
-    """Return an asset event's extra: what landed in this run, by name; empty when nothing did."""
-    landed = [line for line in statement.lines if line.outcome is Outcome.LANDED]
-    if not landed:
-        return {}
-    return {
-        "run_id": statement.run_id,
-        "files": len(landed),
-        "landed": [
-            {
-                "egress_id": line.egress_id,
-                "room_name": line.room_name,
-                "uri": line.landed_uri,
-                "sha256": line.sha256,
-            }
-            for line in landed[:MAX_NAMED_IN_ASSET]
-        ],
-    }
-
-
 def render(statement: Statement) -> str:
     """Return the statement as text: what needs a person first, the nearest deadline at the top."""
     return "\n".join(_render(statement)) + "\n"
@@ -217,6 +194,8 @@ def _render(statement: Statement) -> Iterator[str]:
     hours = f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC" if window else "unknown window"
     yield f"LiveKit backup recovery · {hours} · {statement.dag_id} · {statement.run_id}"
     yield headline(statement)
+    if statement.late:
+        yield f"{_count(statement.late, 'backup')} of them came late: an event in the hours before this window"
     lost = [line for line in statement.unsafe if line.was_lost]
     yield from _section("NOT SAFE", statement.recoverable)
     yield from _section("LOST", lost)

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -43,7 +43,9 @@ class ConditionalStore(Protocol):
         ...
 
 
-def check_store(store: ObjectStore, probe_uri: str, now: datetime) -> StoreAbilities:
+def check_store(
+    store: ObjectStore, probe_uri: str, now: datetime, announce: Callable[[Sequence[str]], None] = lambda _: None
+) -> StoreAbilities:
     """Find out what the store honours, with a few tiny objects of new names below ``probe_uri``.
 
     About forty small requests, none of them repeated here. The objects are removed afterwards; where
@@ -51,9 +53,12 @@ def check_store(store: ObjectStore, probe_uri: str, now: datetime) -> StoreAbili
 
     :param probe_uri: ``s3://bucket/prefix`` where recordings land or beside them.
     :param now: what to note as the time of the check.
+    :param announce: is told the URIs of those objects before there is anything, for who is to clear up should this be
+        killed.
     :raises AccessDeniedError, ConfigurationError, StorageUnavailableError: a plain upload fails, as a landing would.
     """
     probe = _Probe(store, join_uri(probe_uri, uuid.uuid4().hex))
+    announce(probe.uris)
     try:
         found = {
             **probe.check_plain_upload(),
@@ -78,6 +83,7 @@ class _Probe:
         self._plain = f"{base_uri}-plain"
         self._crc = f"{base_uri}-crc64nvme"
         self._whole = f"{base_uri}-whole"
+        self.uris = (self._plain, self._crc, self._whole)
         self._opened: list[tuple[str, str]] = []
         self.in_doubt = False
         """Whether something failed that another check may find to work."""

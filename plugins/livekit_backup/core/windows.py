@@ -29,7 +29,7 @@ def resolve_window(
     """Return the window of a run: its params, else its data interval, else its partition's hour, else the last hour.
 
     Egress ids alone look back over all that LiveKit can still have: 7 days, up to now.
-    A start without an end reaches up to now, an end without a start one hour back.
+    A start without an end reaches up to now; an end without a start one hour back, with egress ids 7 days.
     A run without a logical date has no data interval, so ``run_after`` is the last resort.
 
     :raises ConfigurationError: the window would end before it starts.
@@ -37,7 +37,7 @@ def resolve_window(
     now = run_after - grace
     if start or end:
         last = end or now
-        window = _window(start or last - HOUR, last)
+        window = _window(start or last - (BACKUP_LIFETIME if has_egress_ids else HOUR), last)
         if window.end > _plain(run_after) + MAX_AHEAD or window.end - window.start > MAX_SPAN:
             raise ConfigurationError(
                 f"the window from {window.start.isoformat()} to {window.end.isoformat()} is too far ahead or too long: "

@@ -68,19 +68,23 @@ def load_settings(overrides: Mapping[str, Any]) -> Settings:
     values["inbox_conn_id"] = values["inbox_conn_id"] or conn_id
     values["warehouse_conn_id"] = values["warehouse_conn_id"] or conn_id
     values["ledger"] = values["ledger"] or join_uri(str(values["warehouse"]), LEDGER_FOLDER)
-    if isinstance(hosts := values["allowed_hosts"], str):
-        values["allowed_hosts"] = tuple(hosts.replace(",", " ").split())
-    for key in ("grace", "lookback"):
-        if values[key] is not None:
-            values[key] = _seconds(key, values[key])
-    if isinstance(hours := values["alarm_hours"], str):
-        values["alarm_hours"] = tuple(hours.replace(",", " ").split())
-    if values["upload_options"] is not None:
-        values["upload_options"] = _options(values["upload_options"])
+    _parse(values)
     try:
         return Settings(**{key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         raise _unusable(error, values) from None
+
+
+def _parse(values: dict[str, Any]) -> None:
+    """Make of configuration's texts what the model takes."""
+    for key in ("allowed_hosts", "alarm_hours"):
+        if isinstance(text := values[key], str):
+            values[key] = tuple(text.replace(",", " ").split())
+    for key in ("grace", "lookback"):
+        if values[key] is not None:
+            values[key] = _seconds(key, values[key])
+    if values["upload_options"] is not None:
+        values["upload_options"] = _options(values["upload_options"])
 
 
 def load_receiver_settings() -> tuple[ReceiverSettings, str, str]:

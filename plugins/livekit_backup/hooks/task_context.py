@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from livekit_backup.core.windows import resolve_window
+from livekit_backup.core.windows import inbox_prefixes, resolve_window
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.settings import LOOKBACK, Settings
@@ -23,19 +23,44 @@ def run_window(context: Mapping[str, Any], settings: Settings) -> Window:
     """Return the window of a task's run.
 
     A run without a logical date has no data interval: the keys are absent from its context.
+    Of a backfill egress ids only choose within each run's own interval.
     """
     params = context.get("params") or {}
     dag_run = context["dag_run"]
+    is_backfill = getattr(dag_run, "run_type", None) == "backfill"
     interval = (context.get("data_interval_start"), context.get("data_interval_end"))
     return resolve_window(
         start=_moment(params, "start"),
         end=_moment(params, "end"),
-        has_egress_ids=bool(wanted_egress_ids(context)),
+        has_egress_ids=bool(wanted_egress_ids(context)) and not is_backfill,
         interval=(interval[0], interval[1]) if interval[0] and interval[1] else None,
         partition_date=getattr(dag_run, "partition_date", None),
         run_after=dag_run.run_after,
         grace=settings.grace,
     )
+
+
+def late_window(context: Mapping[str, Any], settings: Settings, window: Window) -> Window | None:
+    """Return where a run looks for events that came late: right before its window, and in scheduled runs alone.
+
+    A backfill and a manual run say the same of their window each time.
+    """
+    is_scheduled = getattr(context["dag_run"], "run_type", None) == "scheduled"
+    if not is_scheduled or not settings.lookback:
+        return None
+    return Window(start=window.start - settings.lookback, end=window.start)
+
+
+def prefixes_of(settings: Settings, window: Window, late: Window | None) -> tuple[list[str], list[str]]:
+    """Return the inbox prefixes of a window, and those that only its look-back reads."""
+    own = list(inbox_prefixes(settings.inbox, settings.inbox_layout, window))
+    earlier = inbox_prefixes(settings.inbox, settings.inbox_layout, late) if late else ()
+    return own, [prefix for prefix in earlier if prefix not in own]
+
+
+def is_plan_only(context: Mapping[str, Any]) -> bool:
+    """Whether the run is to print what it would do, and to write nothing."""
+    return bool((context.get("params") or {}).get("plan_only"))
 
 
 def lookback_window(context: Mapping[str, Any]) -> Window:

@@ -75,6 +75,13 @@ class Intake(FrozenModel):
     objects: int = 0
     events: int = 0
     """Readable documents of every kind."""
+    late: int = 0
+    """How many of the backups, the last of them, were found by looking back before the window."""
+
+    @property
+    def came_late(self) -> tuple[BackupRef, ...]:
+        """The backups that were found by looking back."""
+        return self.backups[len(self.backups) - self.late :]
 
 
 class FileIdentity(FrozenModel):

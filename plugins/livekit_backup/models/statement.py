@@ -46,6 +46,8 @@ class Statement(FrozenModel):
     failed_without_backup: tuple[str, ...] = ()
     objects: int = 0
     events: int = 0
+    late: int = 0
+    """How many of the backups were found by looking back before the window."""
     gaps: tuple[str, ...] = ()
     """What this statement could not find out, because a task before it failed."""
 

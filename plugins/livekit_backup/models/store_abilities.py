@@ -53,3 +53,9 @@ class StoreAbilities(FrozenModel):
         absent = ", ".join(name for name, value in found.items() if not value)
         doubt = "; it did not always answer" if self.in_doubt else ""
         return f"the store {self.store}: {present or 'nothing'}; not: {absent or 'nothing'}{doubt}"
+
+
+class StoreProbe(FrozenModel):
+    """Where a run tries what the store honours."""
+
+    uris: tuple[str, ...]

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from livekit_backup.errors import ConfigurationError, UploadLostError
 from livekit_backup.hooks.configuration import configured_pool
+from livekit_backup.hooks.recovery_metrics import emit_download, emit_landed
 from livekit_backup.hooks.task_context import attempt_of, show_label
+from livekit_backup.operators.recording_links import (
+    EgressSessionLink,
+    LandedObjectLink,
+    egress_session_url,
+    landed_object_url,
+)
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import BaseOperatorLink, Context
 
     from livekit_backup.core.file_upload import FileUpload
     from livekit_backup.core.ledger import Ledger
-    from livekit_backup.core.manifest_client import ManifestClient
     from livekit_backup.core.recovering import FileRecovery, Sources
     from livekit_backup.core.transfer_protocols import Source
     from livekit_backup.hooks.object_store import S3ObjectStore
@@ -50,35 +58,35 @@ class BundleOperator(RecoveryOperator):
     @contextlib.contextmanager
     def _recovery(self, context: Context) -> Iterator[tuple[Bundle, FileRecovery]]:
         """Give the bundle, and what recovers it."""
-        from livekit_backup.core.manifest_client import ManifestClient
         from livekit_backup.core.pacing import Pace
         from livekit_backup.core.recovering import FileRecovery
         from livekit_backup.core.small_files import SMALL
         from livekit_backup.core.warehouse_check import warehouse_abilities
 
-        with airflow_errors():
-            settings = self.settings()
-            ledger = self.open_ledger(settings)
-            attempt = attempt_of(context)
-            bundle = self._read_bundle(ledger, attempt)
-            context[LABEL] = bundle.label  # type: ignore[literal-required]
-            show_label(bundle.label)
-            warehouse = self.warehouse_store(settings)
-            abilities = warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC))
-            with ManifestClient(settings.allowed_hosts) as client:
-                recovery = FileRecovery(
-                    warehouse,
-                    ledger,
-                    attempt,
-                    abilities,
-                    self._sources(settings, bundle, client, abilities),
-                    on_conflict=settings.on_conflict,
-                    streams=settings.parallel_ranges,
-                    small=SMALL,
-                    pace=Pace(settings.max_bytes_per_second) if settings.max_bytes_per_second else None,
-                    show=lambda progress: show_label(f"{bundle.label} · {progress}"),
-                )
-                yield bundle, recovery
+        settings = self.settings()
+        ledger = self.open_ledger(settings)
+        attempt = attempt_of(context)
+        bundle = self._read_bundle(ledger, attempt)
+        context[LABEL] = bundle.label  # type: ignore[literal-required]
+        show_label(bundle.label)
+        warehouse = self.warehouse_store(settings)
+        abilities = warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt)
+        with contextlib.ExitStack() as stack:
+            recovery = FileRecovery(
+                warehouse,
+                ledger,
+                attempt,
+                abilities,
+                self._sources(settings, bundle, stack, abilities),
+                on_conflict=settings.on_conflict,
+                streams=settings.parallel_ranges,
+                small=SMALL,
+                pace=Pace(settings.max_bytes_per_second) if settings.max_bytes_per_second else None,
+                show=lambda progress: show_label(f"{bundle.label} · {progress}"),
+                on_fetched=emit_download,
+                on_landed=emit_landed,
+            )
+            yield bundle, recovery
 
     def _read_bundle(self, ledger: Ledger, attempt: Attempt) -> Bundle:
         bundle = ledger.read_bundle(attempt.dag_id, attempt.run_id, str(self.bundle))
@@ -90,13 +98,16 @@ class BundleOperator(RecoveryOperator):
         return bundle
 
     def _sources(
-        self, settings: Settings, bundle: Bundle, client: ManifestClient, abilities: StoreAbilities
+        self, settings: Settings, bundle: Bundle, stack: contextlib.ExitStack, abilities: StoreAbilities
     ) -> Sources:
         from livekit_backup.core.file_links import BackupLinks
+        from livekit_backup.core.manifest_client import ManifestClient
         from livekit_backup.core.primary_copy import StoreSource, copy_within_store
         from livekit_backup.core.recovering import Sources
 
-        links = BackupLinks(self.inbox_store(settings), bundle.files, client.fetch)
+        # What has landed before needs no manifest, and a client takes time to make.
+        client = lru_cache(maxsize=1)(lambda: stack.enter_context(ManifestClient(settings.allowed_hosts)))
+        links = BackupLinks(self.inbox_store(settings), bundle.files, lambda location: client().fetch(location))
 
         def open_primary(file: RecordingFile) -> Source:
             return StoreSource(self._primary_of(file, settings), file.primary_uri)
@@ -132,6 +143,9 @@ class DownloadFilesOperator(BundleOperator):
     Returns ``{files, landed, bytes}``.
     """
 
+    operator_extra_links: Collection[BaseOperatorLink] = (EgressSessionLink(),)
+    egress_session_url = ""
+
     def __init__(self, *, bundle: Any, **kwargs: Any) -> None:
         if pool := configured_pool():
             kwargs.setdefault("pool", pool)
@@ -139,7 +153,8 @@ class DownloadFilesOperator(BundleOperator):
 
     def execute(self, context: Context) -> dict[str, int]:
         """Download what has not landed."""
-        with self._recovery(context) as (bundle, recovery):
+        with airflow_errors(), self._recovery(context) as (bundle, recovery):
+            self.egress_session_url = egress_session_url(bundle.files)
             return _result(bundle, recovery.download(bundle.files))
 
 
@@ -152,10 +167,15 @@ class VerifyAndLandOperator(BundleOperator):
     Returns ``{files, landed, bytes}``.
     """
 
+    operator_extra_links: Collection[BaseOperatorLink] = (LandedObjectLink(),)
+    landed_object_url = ""
+    landed: Sequence[LedgerEntry] = ()
+
     def execute(self, context: Context) -> dict[str, int]:
         """Verify and land what the download has left, and look at what it has landed."""
-        with self._recovery(context) as (bundle, recovery):
-            entries = recovery.land(bundle.files)
+        with airflow_errors(), self._recovery(context) as (bundle, recovery):
+            entries = self.landed = recovery.land(bundle.files)
+            self.landed_object_url = landed_object_url(entries, recovery.warehouse.place_name())
         for entry in entries:
             log.info(
                 "%s at %s: sha256 %s, verified by %s",
@@ -167,6 +187,12 @@ class VerifyAndLandOperator(BundleOperator):
             for gap in entry.unverified if len(entries) == 1 else ():
                 log.warning("not verified: %s", gap)
         return _result(bundle, entries)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:  # noqa: ARG002
+        """Return what landed, for OpenLineage's listener, which calls it by this name."""
+        from livekit_backup.hooks.lineage import lineage_of
+
+        return lineage_of(self.landed)
 
 
 def _result(bundle: Bundle, entries: Sequence[LedgerEntry]) -> dict[str, int]:

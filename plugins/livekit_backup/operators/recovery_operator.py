@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from livekit_backup.errors import LivekitBackupError, RetryableError
+from livekit_backup.errors import LivekitBackupError
 from livekit_backup.hooks.configuration import KEYS, check_upload_options, load_settings
+from livekit_backup.hooks.task_context import is_plan_only
+from livekit_backup.operators.retry_policy import RecoveryRetryPolicy
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context, RetryPolicy
+
     from livekit_backup.core.ledger import Ledger
-    from livekit_backup.core.storage import ObjectStore
     from livekit_backup.hooks.object_store import S3ObjectStore
+    from livekit_backup.hooks.s3_client import S3Connection
     from livekit_backup.models.settings import Settings
     from livekit_backup.models.upload_options import UploadOptions
 
@@ -50,9 +53,13 @@ class RecoveryOperator(BaseOperator):
     :param bundle_bytes: bytes of one such task.
     :param max_bytes_per_second: of one download task.
     :param alarm_hours: hours left at which a backup that is not safe raises an alarm.
+    :param retry_policy: Airflow's, asked about all errors but those that no retry can help. By default a
+        :class:`~livekit_backup.operators.retry_policy.RecoveryRetryPolicy` decides alone.
     """
 
     template_fields: Sequence[str] = KEYS
+    plans = False
+    """Whether it has a part in a run that only plans."""
 
     def __init__(
         self,
@@ -77,9 +84,12 @@ class RecoveryOperator(BaseOperator):
         bundle_bytes: int | str | None = None,
         max_bytes_per_second: int | str | None = None,
         alarm_hours: Sequence[float] | str | None = None,
+        retry_policy: RetryPolicy | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        if not isinstance(retry_policy, RecoveryRetryPolicy):
+            retry_policy = RecoveryRetryPolicy(otherwise=retry_policy)
+        super().__init__(retry_policy=retry_policy, **kwargs)
         self.inbox = inbox
         self.inbox_layout = inbox_layout
         self.warehouse = warehouse
@@ -102,21 +112,26 @@ class RecoveryOperator(BaseOperator):
         self.max_bytes_per_second = max_bytes_per_second
         self.alarm_hours = alarm_hours
 
+    def pre_execute(self, context: Context) -> None:
+        """Skip the task in a run that only plans, also when a person clears it alone; what prints the plan runs."""
+        if is_plan_only(context) and not self.plans:
+            raise AirflowSkipException("plan only: the plan is in the log of ingest_events, and nothing is written")
+
     def settings(self) -> Settings:
         """Return the settings that hold for this task. :raises ConfigurationError: a key is missing or wrong."""
         return load_settings({key: getattr(self, key) for key in KEYS})
 
-    def inbox_store(self, settings: Settings) -> ObjectStore:
+    def inbox_store(self, settings: Settings) -> S3ObjectStore:
         """Return the store that holds the inbox."""
-        return _store(settings.inbox_conn_id)
+        return self._store(settings.inbox_conn_id)
 
-    def warehouse_store(self, settings: Settings) -> ObjectStore:
+    def warehouse_store(self, settings: Settings) -> S3ObjectStore:
         """Return the store that holds the warehouse and the ledger."""
-        return _store(settings.warehouse_conn_id, settings.upload_options)
+        return self._store(settings.warehouse_conn_id, settings.upload_options)
 
     def primary_store(self, settings: Settings) -> S3ObjectStore | None:
         """Return the store of the bucket that LiveKit was asked to upload to, or None where none is set."""
-        return _store(settings.primary_conn_id) if settings.primary_conn_id else None
+        return self._store(settings.primary_conn_id) if settings.primary_conn_id else None
 
     def open_ledger(self, settings: Settings) -> Ledger:
         """Return the ledger."""
@@ -124,22 +139,32 @@ class RecoveryOperator(BaseOperator):
 
         return Ledger(self.warehouse_store(settings), settings.ledger)
 
+    def _store(self, conn_id: str, options: UploadOptions | None = None) -> S3ObjectStore:
+        """Return a store. All of one connection share its client, which takes time to make."""
+        connections: dict[str, S3Connection] = self.__dict__.setdefault("_connections", {})
+        return _store(conn_id, connections, options)
 
-def _store(conn_id: str, options: UploadOptions | None = None) -> S3ObjectStore:
+
+def _store(conn_id: str, connections: dict[str, S3Connection], options: UploadOptions | None = None) -> S3ObjectStore:
     # boto3 and the amazon provider take over a second to import: only a task that runs pays for them.
     from livekit_backup.hooks.object_store import S3ObjectStore
+    from livekit_backup.hooks.s3_client import S3Connection
 
-    return S3ObjectStore(conn_id, options)
+    return S3ObjectStore(connections.setdefault(conn_id, S3Connection(conn_id)), options)
 
 
-@contextlib.contextmanager
-def airflow_errors() -> Iterator[None]:
-    """Let Airflow retry what may succeed later, and fail at once what cannot."""
-    try:
-        yield
-    except RetryableError:
-        raise
-    except LivekitBackupError as error:
-        # The UI cuts an exception's text at the edge of the page, and wraps a line of the log.
-        log.error("%s", error)  # noqa: TRY400 - the traceback follows, from Airflow
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from None
+class airflow_errors:  # noqa: N801 - used as a function
+    """Show of an error of this package its sentence, and not the sixty lines that led to it.
+
+    Whether it is retried is for :class:`RecoveryRetryPolicy` to say. At the level DEBUG the log has all of it.
+    """
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Cut off where it was raised."""
+        if isinstance(error, LivekitBackupError):
+            log.debug("where it was raised:", exc_info=error)
+            error.__traceback__ = error.__cause__ = None
+            error.__suppress_context__ = True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias
 
 from livekit_backup.errors import NotSafeError
+from livekit_backup.hooks.recovery_metrics import emit_statement
 from livekit_backup.hooks.task_context import attempt_of, run_window
 from livekit_backup.operators.recover_files import BundleOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
@@ -42,7 +43,8 @@ class ReportOperator(RecoveryOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the statement."""
-        from livekit_backup.core.statements import headline, is_safe, landed_extra, make_statement, not_safe, render
+        from livekit_backup.core.landed_extra import landed_extra
+        from livekit_backup.core.statements import headline, is_safe, make_statement, not_safe, render
 
         with airflow_errors():
             settings = self.settings()
@@ -60,7 +62,8 @@ class ReportOperator(RecoveryOperator):
         for line in text.splitlines():
             self.log.info("%s", line)
         self.log.info("stored at %s", uri)
-        if extra := landed_extra(statement):
+        emit_statement(statement)
+        if extra := landed_extra(statement, ledger.run_uri(statement.dag_id, statement.run_id, "report.json")):
             context["outlet_events"][LANDED].add(RECORDINGS, extra=extra)
         return {
             "headline": headline(statement),

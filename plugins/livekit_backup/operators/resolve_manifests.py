@@ -47,7 +47,7 @@ class ResolveManifestsOperator(RecoveryOperator):
             attempt = attempt_of(context)
             ledger = self.open_ledger(settings)
             # Once for all the tasks that follow, and the first to say that nothing can be landed.
-            warehouse_abilities(settings, self.warehouse_store(settings), ledger, datetime.now(UTC))
+            warehouse_abilities(settings, self.warehouse_store(settings), ledger, datetime.now(UTC), attempt)
             primary = self.primary_store(settings)
             intake = ledger.read_intake(attempt.dag_id, attempt.run_id)
             if intake is None:

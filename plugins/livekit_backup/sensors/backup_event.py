@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from livekit_backup.core.windows import inbox_prefixes, is_closed
+from livekit_backup.core.windows import is_closed
 from livekit_backup.errors import SourceUnavailableError
-from livekit_backup.hooks.task_context import attempt_of, run_window, wanted_egress_ids
+from livekit_backup.hooks.task_context import (
+    attempt_of,
+    is_plan_only,
+    late_window,
+    prefixes_of,
+    run_window,
+    wanted_egress_ids,
+)
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 from livekit_backup.triggers.inbox_window import EMPTY, OBJECTS, UNCHECKED, InboxWindowTrigger
 
@@ -25,12 +32,15 @@ if TYPE_CHECKING:
 class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
     """Waits until the run's window is closed (its end plus ``grace``), then looks into the inbox.
 
-    Succeeds if the window holds a backup event, or something unreadable that may be one;
-    otherwise it skips what follows, and the report still says what was looked at.
+    Succeeds if the window holds a backup event, or something unreadable that may be one, or if a scheduled run finds
+    one that came late (``lookback``); otherwise it skips what follows, and the report still says what was looked at.
+    A run that only plans does not wait.
 
     :param deferrable: wait in the triggerer instead of a worker; Airflow's
         ``[operators] default_deferrable`` unless given.
     """
+
+    plans = True
 
     def __init__(
         self,
@@ -43,6 +53,9 @@ class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look at once if the window is closed; else defer, or poke."""
+        if is_plan_only(context):
+            self.log.info("plan only: ingest_events prints the plan of what is in the inbox now")
+            return {}
         if not self.deferrable:
             return super().execute(context)
         with airflow_errors():
@@ -52,10 +65,11 @@ class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
             return self._look(context, settings, window)
         closes_at = window.closes_at(settings.grace)
         self.log.info("waiting until %s, when the window from %s to %s is closed", closes_at, window.start, window.end)
+        own, late = prefixes_of(settings, window, late_window(context, settings, window))
         return self.defer(
             trigger=InboxWindowTrigger(
                 closes_at=closes_at.isoformat(),
-                prefixes=list(inbox_prefixes(settings.inbox, settings.inbox_layout, window)),
+                prefixes=[*own, *late],
                 inbox_conn_id=settings.inbox_conn_id,
             ),
             method_name="execute_complete",
@@ -82,22 +96,39 @@ class BackupEventSensor(RecoveryOperator, BaseSensorOperator):
 
     def _look(self, context: Context, settings: Settings, window: Window, *, read: bool = True) -> dict[str, int]:
         with airflow_errors():
-            intake = self._first_backup(context, settings, window, read=read)
+            own, earlier = prefixes_of(settings, window, late_window(context, settings, window))
+            intake = self._first_backup(context, settings, own if read else [])
             found = {"objects": intake.objects, "events": intake.events, "backups": len(intake.backups)}
             if intake.backups or any(document.may_be_backup for document in intake.unreadable):
                 return found
+            if read and earlier and (late := self._late(context, settings, earlier)):
+                return {**found, "late": late}
             attempt = attempt_of(context)
             self.open_ledger(settings).write_intake(attempt.dag_id, attempt.run_id, intake)
         raise AirflowSkipException(
             f"no backup from {window.start} to {window.end}: {intake.objects} objects with {intake.events} events"
         )
 
-    def _first_backup(self, context: Context, settings: Settings, window: Window, *, read: bool) -> Intake:
+    def _first_backup(self, context: Context, settings: Settings, prefixes: list[str]) -> Intake:
         """Read up to the first object with a backup: ingest_events reads the rest."""
         from livekit_backup.core.inbox import IntakeReader
 
         store = self.inbox_store(settings)
         reader = IntakeReader(wanted_egress_ids(context))
-        prefixes = inbox_prefixes(settings.inbox, settings.inbox_layout, window) if read else ()
         reader.read(store, (uri for prefix in prefixes for uri in store.list_keys(prefix)), until_found=True)
         return reader.result()
+
+    def _late(self, context: Context, settings: Settings, prefixes: list[str]) -> int:
+        """Return how many backups came late into the hours before the window."""
+        from livekit_backup.core.late_backups import find_late
+
+        store, ledger, attempt = self.inbox_store(settings), self.open_ledger(settings), attempt_of(context)
+        return len(
+            find_late(
+                store,
+                (uri for prefix in prefixes for uri in store.list_keys(prefix)),
+                ledger,
+                wanted=wanted_egress_ids(context),
+                own=ledger.read_intake(attempt.dag_id, attempt.run_id),
+            )
+        )

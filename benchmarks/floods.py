@@ -1,0 +1,232 @@
+"""Runs of many files on a real Airflow (PostgreSQL, LocalExecutor), against a DAG of the same shape that does nothing.
+
+The S3 server (Swift), LiveKit, the database and all of Airflow share the machine. ``BENCH_FLOODS=0.1`` takes a tenth of
+every number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import flood_plot
+from livekit_backup.testing import FakeLiveKit, Recording
+from livekit_backup.testing.embedded_airflow import EmbeddedAirflow
+from livekit_backup.testing.embedded_postgres import embedded_postgres, postgres_drivers, postgres_programs
+from livekit_backup.testing.embedded_s3 import EmbeddedS3
+from table import Table, spread
+
+ROOT = Path(__file__).resolve().parent.parent
+SCALE = float(os.environ.get("BENCH_FLOODS", "1"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+MIB = 1024 * 1024
+OURS, NOTHING = "livekit_backup_recovery", "doing_nothing"
+FILES, SEGMENTS = (20, 200, 2000), (200, 2000, 20_000)
+SEGMENT_BYTES = 64 * 1024
+BUNDLE = 64
+GOAL_RATIO, GOAL_SEGMENT_SECONDS = 1.15, 0.15
+PARALLELISM = 16
+
+
+@dataclass
+class FloodBed:
+    """A warehouse, a fake LiveKit and an Airflow."""
+
+    airflow: EmbeddedAirflow
+    livekit: FakeLiveKit
+    s3: Any
+    hours: Iterator[datetime] = field(default_factory=lambda: iter_hours())
+
+    def recover(self, recordings: Callable[[], Iterator[Recording]]) -> tuple[float, dict[str, Any]]:
+        """Store events of new recordings in an hour of their own and run the DAG over it."""
+        hour = next(self.hours)
+
+        def put(key: str, body: bytes) -> None:
+            self.s3.put_object(Bucket="events", Key=f"livekit/{key}", Body=body)
+
+        expected = 0
+        for recording in recordings():
+            self.livekit.store_event(put, recording.event(), when=hour)
+            expected += len(recording.files)
+        window = {"start": hour.isoformat(), "end": (hour + timedelta(hours=1)).isoformat()}
+        seconds, run_id = self.run(OURS, window)
+        report = self._xcom(run_id, "report")
+        if report["totals"] != {"landed": expected}:
+            raise RuntimeError(f"{expected} files were to land: {report}")
+        return seconds, {name: len(str(self._xcom(run_id, name))) for name in ("resolve_manifests", "report")}
+
+    def run(self, dag_id: str, conf: dict[str, Any]) -> tuple[float, str]:
+        began = time.monotonic()
+        run_id = self.airflow.trigger(dag_id, conf=conf)
+        state = self.airflow.wait(dag_id, run_id, seconds=3600)
+        seconds = time.monotonic() - began
+        if state != "success":
+            raise RuntimeError(f"{dag_id} ended {state}\n{self.airflow.log_tail()}")
+        return seconds, run_id
+
+    def _xcom(self, run_id: str, task_id: str) -> Any:
+        path = f"dags/{OURS}/dagRuns/{run_id.replace(':', '%3A').replace('+', '%2B')}/taskInstances/{task_id}"
+        return self.airflow.api("GET", f"{path}/xcomEntries/return_value?deserialize=true")["value"]
+
+
+def measure() -> list[Table]:
+    with _bed() as bed:
+        # The first tasks of a cold Airflow take longer.
+        bed.run(NOTHING, {"bundles": 8})
+        bed.recover(lambda: _files(bed.livekit, 8))
+        files = [_against_nothing(bed, _scaled(count)) for count in FILES]
+        segments = [_segments(bed, _scaled(count)) for count in SEGMENTS]
+    flood_plot.draw(
+        [(row.count, statistics.median(row.ours), statistics.median(row.nothing)) for row in files],
+        [(count, seconds) for count, seconds, _ in segments],
+    )
+    return [_files_table(files), _segments_table(segments)]
+
+
+@dataclass
+class Against:
+    """The seconds of both DAGs over as many files."""
+
+    count: int
+    tasks: int
+    ours: list[float] = field(default_factory=list)
+    nothing: list[float] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [mine / idle for mine, idle in zip(self.ours, self.nothing, strict=True)]
+
+
+def _against_nothing(bed: FloodBed, count: int) -> Against:
+    tasks = count if count <= 1024 else -(-count // BUNDLE)
+    measured = Against(count, tasks)
+    for number in range(ROUNDS if count <= 200 else 1):
+
+        def ours() -> None:
+            measured.ours.append(bed.recover(lambda: _files(bed.livekit, count))[0])
+
+        def nothing() -> None:
+            measured.nothing.append(bed.run(NOTHING, {"bundles": tasks})[0])
+
+        for run in (ours, nothing) if number % 2 else (nothing, ours):
+            run()
+    return measured
+
+
+def _segments(bed: FloodBed, count: int) -> tuple[int, float, dict[str, Any]]:
+    seconds, sizes = bed.recover(lambda: iter([_hls(bed.livekit, count)]))
+    return count, seconds, sizes
+
+
+def _files_table(files: list[Against]) -> Table:
+    rows = [
+        [
+            f"{row.count:,}",
+            f"{row.tasks:,}",
+            spread(row.nothing),
+            spread(row.ours),
+            f"{spread(row.ratios, 2)} x",
+            f"{statistics.median(row.ours) / row.count:.3f}",
+        ]
+        for row in files
+    ]
+    main = files[1]
+    return Table(
+        "Recordings of 1 MiB, each an egress of its own; over 1,024 they share tasks",
+        f"{main.count} files at most {GOAL_RATIO} x",
+        statistics.median(main.ratios) <= GOAL_RATIO,
+        ["files", "mapped instances", "a DAG doing nothing, s", "recovery, s", "recovery over it", "s a file"],
+        rows,
+    )
+
+
+def _segments_table(segments: list[tuple[int, float, dict[str, Any]]]) -> Table:
+    rows = [
+        [
+            f"{count:,}",
+            f"{seconds:.0f}",
+            f"{seconds / count:.3f}",
+            f"{sizes['resolve_manifests']:,}",
+            f"{sizes['report']:,}",
+        ]
+        for count, seconds, sizes in segments
+    ]
+    count, seconds, _ = segments[1]
+    return Table(
+        f"One egress with so many segments of {SEGMENT_BYTES // 1024} KiB",
+        f"{count:,} segments at most {GOAL_SEGMENT_SECONDS} s each",
+        seconds / count <= GOAL_SEGMENT_SECONDS,
+        ["segments", "s", "s a segment", "XCom of resolve_manifests, characters", "XCom of report, characters"],
+        rows,
+    )
+
+
+def _files(livekit: FakeLiveKit, count: int) -> Iterator[Recording]:
+    for number in range(count):
+        yield livekit.record_file(f"egress/{time.time_ns()}-{number}.mp4", size=MIB)
+
+
+def _hls(livekit: FakeLiveKit, count: int) -> Recording:
+    return livekit.record_hls(f"hls/{time.time_ns()}", segments=count, segment_size=SEGMENT_BYTES)
+
+
+def _scaled(count: int) -> int:
+    return max(1, round(count * SCALE))
+
+
+def iter_hours() -> Iterator[datetime]:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    while True:
+        hour -= timedelta(hours=1)
+        yield hour
+
+
+@contextlib.contextmanager
+def _bed() -> Iterator[FloodBed]:
+    programs = postgres_programs()
+    if programs is None:
+        raise RuntimeError("no PostgreSQL is installed: apt-get install postgresql")
+    drivers = postgres_drivers(ROOT / ".cache" / "compose-drivers")
+    with (
+        tempfile.TemporaryDirectory(prefix="livekit-backup-floods-") as folder,
+        EmbeddedS3(Path(folder) / "s3", venv_dir=ROOT / ".embedded-s3" / "venv") as s3,
+        FakeLiveKit() as livekit,
+        embedded_postgres(programs) as database,
+    ):
+        client = s3.client()
+        for bucket in ("events", "recordings"):
+            client.create_bucket(Bucket=bucket)
+        dags = Path(folder) / "dags"
+        dags.mkdir()
+        for source in (ROOT / "dags" / f"{OURS}.py", ROOT / "benchmarks" / "dags" / f"{NOTHING}.py"):
+            shutil.copy(source, dags)
+        airflow = EmbeddedAirflow(
+            Path(folder) / "airflow",
+            dags=dags,
+            environment={
+                "PYTHONPATH": str(drivers),
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url,
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
+                "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": str(PARALLELISM),
+                "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
+                "AIRFLOW__LIVEKIT_BACKUP__INBOX": "s3://events/livekit",
+                "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": "s3://recordings/r",
+                "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": livekit.base_url.removeprefix("http://"),
+                "AIRFLOW__LIVEKIT_BACKUP__GRACE": "1",
+            },
+        )
+        with airflow:
+            for dag_id in (OURS, NOTHING):
+                airflow.await_dag(dag_id)
+                airflow.unpause(dag_id)
+            yield FloodBed(airflow, livekit, client)

@@ -1,0 +1,68 @@
+"""Imports what a task needs before there are tasks: LocalExecutor forks them, so each starts with it.
+
+A listener of Airflow's component life cycle. boto3, the amazon provider, awscrt and the readers take half a second of
+processor time to import, and S3's description another tenth to read: more than Airflow itself takes for a task.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+MODULES = (
+    "airflow.providers.amazon.aws.hooks.s3",
+    "livekit_backup.core.file_links",
+    "livekit_backup.core.inbox",
+    "livekit_backup.core.manifest_client",
+    "livekit_backup.core.primary_copy",
+    "livekit_backup.core.recovering",
+    "livekit_backup.core.run_plan",
+    "livekit_backup.core.statements",
+    "livekit_backup.core.warehouse_check",
+    "livekit_backup.hooks.object_store",
+    "livekit_backup.operators.ingest_events",
+    "livekit_backup.operators.recover_files",
+    "livekit_backup.operators.report",
+    "livekit_backup.operators.resolve_manifests",
+    "livekit_backup.sensors.backup_event",
+)
+
+log = logging.getLogger(__name__)
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """Import in the scheduler, before it forks the executor's workers. A fault in it costs speed and nothing else."""
+    del component
+    if "scheduler" not in sys.argv or not _forks_tasks():
+        return
+    try:
+        preload()
+    except Exception as error:  # noqa: BLE001 - the scheduler must start whatever a package of ours lacks
+        log.warning("what tasks need was not imported ahead: %s: %s", type(error).__name__, error)
+
+
+def preload() -> None:
+    """Import it all, and read S3's description."""
+    for module in MODULES:
+        import_module(module)
+    import boto3
+    import botocore.session
+
+    from livekit_backup.hooks.s3_client import share_loader
+
+    session = botocore.session.Session()
+    share_loader(session)
+    # Opens no connection; keys of its own keep it from looking for others.
+    keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
+    boto3.session.Session(**keys, botocore_session=session).client("s3", region_name="us-east-1")
+
+
+def _forks_tasks() -> bool:
+    from airflow.configuration import conf
+
+    return "LocalExecutor" in conf.get("core", "executor", fallback="")

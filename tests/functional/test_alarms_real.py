@@ -1,0 +1,158 @@
+"""Alarms over a real S3 server, a fake LiveKit and the recovery's own steps: a week of hours, moved by the test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.hooks.object_store import S3ObjectStore
+from livekit_backup.models.settings import Settings
+from livekit_backup.models.store_abilities import StoreAbilities
+from livekit_backup.operators import raise_alarms, recovery_operator
+from livekit_backup.operators.raise_alarms import RaiseAlarmsOperator
+from livekit_backup.testing import FakeLiveKit, Fault, Recording
+
+from .recovery_pipeline import Pipeline
+
+HOUR = timedelta(hours=1)
+
+
+class Clock(datetime):
+    """What the operator takes for the time."""
+
+    moment: datetime
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return cls.moment
+
+
+class Week:
+    """A week behind now, in which alarms are raised every hour."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.messages: list[tuple[float, str]] = []
+        self.alarms: list[tuple[str, str, float]] = []
+        """Egress, level, and the hours that were left by the clock."""
+        self.dead = pipeline.now + timedelta(days=7)
+
+    def store(self, recording: Recording) -> Recording:
+        self.pipeline.store_event(recording.event())
+        return recording
+
+    def tell(self, context: Mapping[str, Any]) -> None:
+        left = (self.dead - Clock.moment) / HOUR
+        self.messages.append((left, context["livekit_alarm"]))
+        for alarm in context["livekit_alarms"]:
+            self.alarms.append((alarm["egress_id"], "LOST" if alarm["is_lost"] else f"{alarm['level']:g}", left))
+
+    def walk(self, start: int, stop: int) -> dict[str, Any]:
+        """Raise alarms at so many hours left, every hour down to others; half past, as a schedule would have it."""
+        result: dict[str, Any] = {}
+        import time
+
+        for hours in range(start, stop - 1, -1):
+            if hours % 10 == 0:
+                print("TICK", hours, time.monotonic())
+            Clock.moment = self.dead - (hours - 0.5) * HOUR
+            ti = SimpleNamespace(dag_id="alarms", run_id="r", task_id="raise", map_index=-1, try_number=1)
+            result = RaiseAlarmsOperator(task_id="raise", notify=self.tell).execute({"ti": ti})  # type: ignore[typeddict-item]
+        return result
+
+    def levels(self, recording: Recording) -> list[str]:
+        return [level for egress_id, level, _ in self.alarms if egress_id == recording.egress_id]
+
+
+@pytest.fixture
+def week(
+    store: S3ObjectStore,
+    ledger: Ledger,
+    settings: Settings,
+    livekit: FakeLiveKit,
+    known_abilities: StoreAbilities,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Week]:
+    pipeline = Pipeline(store, ledger, settings, livekit)
+    pipeline.known_abilities = known_abilities
+    for key in ("inbox", "warehouse", "ledger"):
+        monkeypatch.setenv(f"AIRFLOW__LIVEKIT_BACKUP__{key.upper()}", getattr(settings, key))
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+    monkeypatch.setattr(recovery_operator, "_store", lambda *_: store)
+    monkeypatch.setattr(raise_alarms, "datetime", Clock)
+    return Week(pipeline)
+
+
+def test_a_week_of_hours(week: Week, livekit: FakeLiveKit) -> None:
+    good = week.store(livekit.record_file("good.mp4", size=1000))
+    refused = week.store(livekit.record_file("refused.mp4", size=1000))
+    late = week.store(livekit.record_file("late.mp4", size=1000))
+    never = week.store(livekit.record_file("never.mp4", size=1000))
+    for recording in (refused, late, never):
+        livekit.break_(recording, Fault.WRONG_BYTES)
+    week.pipeline.run()
+
+    week.walk(168, 60)
+    assert {name: week.levels(name) for name in (good, refused, late, never)} == {
+        good: [],
+        refused: ["72"],
+        late: ["72"],
+        never: ["72"],
+    }
+    mend(week, late)
+    week.walk(59, 10)
+    mend(week, refused)
+    result = week.walk(9, -24)
+
+    assert week.levels(good) == []
+    assert week.levels(late) == ["72"]
+    assert week.levels(refused) == ["72", "24"]
+    assert week.levels(never) == ["72", "24", "6", "LOST"]
+    assert Counter(int(left) for left, _ in week.messages) == {71: 1, 23: 1, 5: 1, 0: 1}, "one message a run"
+    assert result == {"raised": {"72": 0, "24": 0, "6": 0}, "lost": 0, "open": 0, "nearest_hours_left": None}
+    assert "corrupt: 'never.mp4'" in week.messages[2][1]
+    assert not any("Signature" in text or "X-Amz" in text for _, text in week.messages)
+
+
+def mend(week: Week, recording: Recording) -> None:
+    """Let the recording be what it is, and recover it as a cleared run would."""
+    for stored in recording.files.values():
+        stored.faults.clear()
+    week.pipeline.run()
+
+
+def test_alarms_are_raised_where_no_recovery_ever_ran(week: Week, livekit: FakeLiveKit) -> None:
+    recordings = [week.store(livekit.record_file(f"{number}.mp4", size=100)) for number in range(30)]
+    week.walk(80, -2)
+    for recording in recordings:
+        assert week.levels(recording) == ["72", "24", "6", "LOST"]
+    assert len(week.messages) == 4
+    assert "30 not safe" in week.messages[0][1]
+
+
+def test_an_event_that_comes_into_an_hour_that_was_read(week: Week, livekit: FakeLiveKit) -> None:
+    week.walk(168, 167)
+    late = week.store(livekit.record_file("late.mp4", size=100))
+    week.walk(166, 70)
+    assert week.levels(late) == ["72"]
+
+
+def test_what_one_run_costs_does_not_grow_with_what_is_safe(week: Week, livekit: FakeLiveKit) -> None:
+    for number in range(5):
+        week.store(livekit.record_file(f"{number}.mp4", size=100))
+    week.pipeline.run()
+    week.walk(168, 160)
+    client = week.pipeline.store
+    asked: list[str] = []
+    for name in ("get", "open", "head"):
+        call = getattr(client, name)
+        setattr(client, name, lambda uri, *args, _call=call, **how: asked.append(uri) or _call(uri, *args, **how))
+    week.walk(159, 159)
+    assert [uri for uri in asked if "/alarms/" not in uri] == []
