@@ -26,6 +26,7 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(minutes=15),
     },
+    # In no sections: the form would show them closed.
     params={
         "start": Param(
             None,
@@ -33,7 +34,6 @@ with DAG(
             format="date-time",
             title="From",
             description="Egresses that ended from here on. Empty: the 8 days before the end.",
-            section="Window",
         ),
         "end": Param(
             None,
@@ -41,7 +41,6 @@ with DAG(
             format="date-time",
             title="To",
             description="Egresses that ended before. Empty: now.",
-            section="Window",
         ),
     },
 ) as dag:

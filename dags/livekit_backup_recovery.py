@@ -32,6 +32,7 @@ with DAG(
         # The run whose links die first goes first.
         "weight_rule": "livekit_backup.operators.deadline_weight.NearestDeadlineWeight",
     },
+    # In no sections: the form would show them closed.
     params={
         "start": Param(
             None,
@@ -40,7 +41,6 @@ with DAG(
             title="From",
             description="Take in the backups whose event arrived from this moment on. Empty: the hour before this run; "
             "with egress ids, the last 7 days.",
-            section="Window",
         ),
         "end": Param(
             None,
@@ -48,7 +48,6 @@ with DAG(
             format="date-time",
             title="To",
             description="Up to this moment. Empty: up to now.",
-            section="Window",
         ),
         "egress_ids": Param(
             [],
@@ -56,7 +55,6 @@ with DAG(
             items={"type": "string"},
             title="Egress ids",
             description="Recover these alone, one per line, such as EG_AbCdEf123456. Empty: all in the window.",
-            section="What to recover",
         ),
         "plan_only": Param(
             False,
@@ -64,7 +62,6 @@ with DAG(
             title="Plan only",
             description="A dry run: prints what would be recovered, with sizes, hours left and target keys, into the "
             "log of ingest_events. Writes nothing.",
-            section="What to recover",
         ),
     },
 ) as dag:

@@ -58,10 +58,10 @@ def failed_run(site: Site, hours: Iterator[datetime]) -> str:
 
 
 def test_the_form_asks_in_words_that_need_no_manual(site: Site, browser: Browser, pictures: Path) -> None:
-    browser.resize(1280, 1300)
+    browser.resize(1280, 1150)
     browser.open(f"{site.airflow.url}/dags/{DAG_ID}")
     browser.click("Trigger")
-    text = browser.await_text("From", "To", "Egress ids", "Window", "What to recover")
+    text = browser.await_text("From", "To", "Egress ids", "Plan only", "A dry run")
     browser.take_picture(pictures / "form.png")
     assert "Empty: all in the window" in text
 
@@ -69,7 +69,7 @@ def test_the_form_asks_in_words_that_need_no_manual(site: Site, browser: Browser
 def test_the_mapped_tasks_are_listed_by_room_and_file(
     site: Site, browser: Browser, failed_run: str, pictures: Path
 ) -> None:
-    browser.resize(1500, 820)
+    browser.resize(1500, 700)
     browser.open(f"{site.airflow.url}{_page(failed_run, f'{DOWNLOAD}/mapped')}")
     text = browser.await_text("Board meeting", "Interview", "Town hall", "All-hands", "Retrospective")
     browser.take_picture(pictures / "mapped_tasks.png")
@@ -86,26 +86,31 @@ def test_a_failed_file_says_what_happened_and_what_to_do(
         if task["task_id"] == DOWNLOAD and task["state"] == "failed"
     }
     assert set(failed) == {"All-hands", "Retrospective"}
-    browser.resize(1500, 820)
-    for room, error in (("All-hands", "LinkExpiredError"), ("Retrospective", "MissingError")):
+    browser.resize(1600, 640)
+    for room, happened, to_do in (
+        ("All-hands", "LinkExpiredError: the link has expired", "only LiveKit's support could still have it"),
+        ("Retrospective", "MissingError: nothing is stored there", "send this line to LiveKit's support"),
+    ):
         browser.open(f"{site.airflow.url}{_page(failed_run, f'{DOWNLOAD}/mapped/{failed[room]}')}")
-        browser.await_text(room, error)
+        text = browser.await_text(room, happened, to_do)
+        assert "Traceback" not in text
         browser.take_picture(pictures / f"failed_file_{room.lower()}.png")
 
 
 def test_the_verdict_names_every_file_that_is_not_safe(
     site: Site, browser: Browser, failed_run: str, pictures: Path
 ) -> None:
-    browser.resize(1500, 820)
+    browser.resize(1600, 640)
     browser.open(f"{site.airflow.url}{_page(failed_run, 'all_safe')}")
     browser.await_text("NOT SAFE", "all-hands.mp4", "retrospective.mp4")
     browser.take_picture(pictures / "verdict.png")
 
 
 def test_the_statement_can_be_read_in_the_log(site: Site, browser: Browser, failed_run: str, pictures: Path) -> None:
-    browser.resize(1500, 1000)
+    browser.resize(1600, 900)
     browser.open(f"{site.airflow.url}{_page(failed_run, 'report')}")
-    browser.await_text("board-meeting.mp4", "retrospective.mp4", "stored at")
+    text = browser.await_text("NOT SAFE (2)", "retrospective.mp4", "all-hands.mp4", "stored at", "24 landed")
+    assert "seg_00003.ts" not in text, "what is safe does not hide what is not"
     browser.take_picture(pictures / "statement.png")
 
 

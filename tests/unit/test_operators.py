@@ -23,7 +23,7 @@ from livekit_backup.models.outcome import Outcome
 from livekit_backup.operators import recovery_operator
 from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.recover_files import LABEL, DownloadFilesOperator, VerifyAndLandOperator
-from livekit_backup.operators.report import LANDED, RECORDINGS, AllSafeOperator, ReportOperator
+from livekit_backup.operators.report import LANDED, RECORDINGS, AllSafeOperator, ReportOperator, lines_for_ui
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
 
@@ -331,3 +331,13 @@ def test_a_missing_setting_fails_at_once(bench, monkeypatch):
     ):
         with pytest.raises(ConfigurationError, match="inbox is not set"):
             bench.run(operator, **arguments)
+
+
+def test_a_log_folds_a_long_list_of_what_is_safe_and_nothing_else():
+    many = "\n".join(f"  landed {number}" for number in range(40))
+    text = f"title\nheadline\n\nNOT SAFE (40)\n{many}\n\nSAFE (40)\n{many}\n\nUNREADABLE (1)\n  a document\n"
+    lines = list(lines_for_ui(text))
+    assert "\n".join(line.removeprefix("::group::") for line in lines if line != "::endgroup::") + "\n" == text
+    start, end = lines.index("::group::SAFE (40)"), lines.index("::endgroup::")
+    assert end - start == 41
+    assert list(lines_for_ui("title\n\nSAFE (1)\n  landed 1\n")) == ["title", "", "SAFE (1)", "  landed 1"]

@@ -202,9 +202,10 @@ def test_a_compressed_object_is_read_once_for_many_backups(monkeypatch):
 
 
 def test_a_window_of_dead_links_asks_nobody(monkeypatch):
+    dead = signed("m", "20260101T000000Z")
     bench = Bench(
-        *(_event(f"EG_{number}", "a", "b", manifestLocation=signed("m")) for number in range(20)),
-        egress_ended("EG_m", backupStorageUsed=True, manifestLocation=signed("m")),
+        *(_event(f"EG_{number}", "a", "b", manifestLocation=dead) for number in range(20)),
+        egress_ended("EG_m", backupStorageUsed=True, manifestLocation=dead),
     )
     monkeypatch.setattr(run_plan, "system_resolver", lambda host, port: pytest.fail("looked up"))
     late = NOW + timedelta(days=30)

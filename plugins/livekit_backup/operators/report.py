@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
+
+FOLDED_OVER = 20
+"""Lines of what is safe that still fit on a screen beside what is not."""
 
 RECORDINGS = Asset(name="livekit_backup_recordings", uri="x-livekit-backup://recordings", group="livekit_backup")
 """Updated by a run in which recordings landed, and by no other; the event's extra names them."""
@@ -59,9 +62,10 @@ class ReportOperator(RecoveryOperator):
             )
             text = render(statement)
             uri = ledger.write_statement(statement, text)
-        for line in text.splitlines():
+        for line in lines_for_ui(text):
             self.log.info("%s", line)
         self.log.info("stored at %s", uri)
+        self.log.info("%s", headline(statement))
         emit_statement(statement)
         if extra := landed_extra(statement, ledger.run_uri(statement.dag_id, statement.run_id, "report.json")):
             context["outlet_events"][LANDED].add(RECORDINGS, extra=extra)
@@ -84,6 +88,19 @@ class ReportOperator(RecoveryOperator):
             and states.get(task.task_id) in ("failed", "upstream_failed")
             and not isinstance(task, BundleOperator)
         ]
+
+
+def lines_for_ui(text: str) -> Iterator[str]:
+    """Give a statement's lines for a log, a long list of what is safe folded: the UI opens a log at its end."""
+    for number, section in enumerate(text.rstrip("\n").split("\n\n")):
+        title, *lines = section.splitlines()
+        is_folded = title.startswith("SAFE (") and len(lines) > FOLDED_OVER
+        if number:
+            yield ""
+        yield f"::group::{title}" if is_folded else title
+        yield from lines
+        if is_folded:
+            yield "::endgroup::"
 
 
 class AllSafeOperator(RecoveryOperator):
