@@ -7,6 +7,7 @@ every number.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import statistics
@@ -35,6 +36,7 @@ SEGMENT_BYTES = 64 * 1024
 BUNDLE = 64
 GOAL_RATIO, GOAL_SEGMENT_SECONDS = 1.15, 0.15
 PARALLELISM = 16
+LAST_HOUR = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
 
 
 @dataclass
@@ -44,11 +46,11 @@ class FloodBed:
     airflow: EmbeddedAirflow
     livekit: FakeLiveKit
     s3: Any
-    hours: Iterator[datetime] = field(default_factory=lambda: iter_hours())
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def recover(self, recordings: Callable[[], Iterator[Recording]]) -> tuple[float, dict[str, Any]]:
         """Store events of new recordings in an hour of their own and run the DAG over it."""
-        hour = next(self.hours)
+        hour = LAST_HOUR - timedelta(hours=next(self.numbers))
 
         def put(key: str, body: bytes) -> None:
             self.s3.put_object(Bucket="events", Key=f"livekit/{key}", Body=body)
@@ -181,13 +183,6 @@ def _hls(livekit: FakeLiveKit, count: int) -> Recording:
 
 def _scaled(count: int) -> int:
     return max(1, round(count * SCALE))
-
-
-def iter_hours() -> Iterator[datetime]:
-    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
-    while True:
-        hour -= timedelta(hours=1)
-        yield hour
 
 
 @contextlib.contextmanager

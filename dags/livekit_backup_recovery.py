@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task_group
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert
 
+from livekit_backup.notifications.link_deadline import NearestLinkDeadline
+from livekit_backup.notifications.too_slow import recovery_too_slow
 from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
@@ -22,6 +26,12 @@ with DAG(
     catchup=False,
     max_active_runs=4,
     tags=["livekit", "backup"],
+    # A run that has not ended a day before the first link of its window dies is shown under /deadlines, and told of.
+    deadline=DeadlineAlert(
+        reference=NearestLinkDeadline(),
+        interval=timedelta(0),
+        callback=AsyncCallback(recovery_too_slow),
+    ),
     default_args={
         # LiveKit's links live for days, so a passing fault has time to pass; what is final is not retried at all.
         "retries": 7,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.plugins_manager import AirflowPlugin
 
 from livekit_backup.hooks import preloading
+from livekit_backup.notifications.link_deadline import NearestLinkDeadline
 from livekit_backup.operators.deadline_weight import NearestDeadlineWeight
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class LivekitBackupPlugin(AirflowPlugin):
     name = "livekit_backup"
     listeners = [preloading]  # noqa: RUF012 - Airflow declares it so
     priority_weight_strategies = [NearestDeadlineWeight]  # noqa: RUF012 - Airflow declares it so
+    deadline_references = [NearestLinkDeadline]  # noqa: RUF012 - Airflow declares it so
     fastapi_apps = [  # noqa: RUF012 - Airflow declares it so
         {"app": WebhookReceiverApp(), "url_prefix": "/livekit-backup", "name": "LiveKit webhook receiver"}
     ]

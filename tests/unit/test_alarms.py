@@ -10,7 +10,7 @@ import pytest
 from livekit_backup.core.alarm_digest import MAX_LOST_NAMED, MAX_NAMED, digest
 from livekit_backup.core.alarms import AlarmWatch
 from livekit_backup.core.ledger import Ledger
-from livekit_backup.models.alarms import AlarmState
+from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import FileKind, RecordingFile

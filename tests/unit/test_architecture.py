@@ -19,7 +19,17 @@ PACKAGE = Path(livekit_backup.__file__).resolve().parent
 ROOT = PACKAGE.parent.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PRODUCT = [*sorted((ROOT / "plugins").rglob("*.py")), *sorted((ROOT / "dags").rglob("*.py"))]
-ROOMS = {"models": 0, "core": 1, "hooks": 2, "triggers": 3, "operators": 3, "sensors": 3, "receiver": 3, "commands": 4}
+ROOMS = {
+    "models": 0,
+    "core": 1,
+    "hooks": 2,
+    "triggers": 3,
+    "operators": 3,
+    "sensors": 3,
+    "receiver": 3,
+    "notifications": 3,
+    "commands": 4,
+}
 OUTSIDE = {"plugin": 4, "provider_info": 4}
 HEAVY = {
     "airflow",
@@ -124,7 +134,7 @@ from airflow.dag_processing.dagbag import DagBag
 before = set(sys.modules)
 bag = DagBag("dags")
 assert not bag.import_errors, bag.import_errors
-assert sorted(bag.dags) == ["livekit_backup_" + name for name in ("landed_example", "reconcile", "recovery")], bag.dags
+assert sorted(bag.dags) == ["livekit_backup_" + name for name in ("alarms", "landed_example", "reconcile", "recovery")], bag.dags
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
     loaded = {name.partition(".")[0] for name in _python(code, AIRFLOW_HOME=str(tmp_path))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,6 +20,7 @@ from livekit_backup.models.references import FileKind, Intake, Plan
 from livekit_backup.models.settings import Settings
 from unit.fakes import CORPUS, MemoryStore
 
+ENDED = datetime(2024, 11, 20, 20, 43, 27, tzinfo=UTC)
 UPLOADED = datetime(2024, 11, 20, 20, 43, 42, tzinfo=UTC)
 DEADLINE = datetime(2024, 11, 27, 20, 43, 42, tzinfo=UTC)
 RUN = 1732135319356232371
@@ -210,7 +211,7 @@ def test_one_file_is_planned(event, manifest, filename, size):
     plan = _plan(f"livekit_protocol/{event}", f"livekit_egress/{manifest}" if manifest else None)
     [file] = plan.to_recover
     assert (file.filename, file.size, file.kind, file.run) == (filename, size, FileKind.FILE, RUN)
-    assert file.deadline == DEADLINE
+    assert file.deadline == ENDED + timedelta(days=7), "earlier than the URL's own end"
     assert file.landing_uri == f"s3://recordings/dt=2024-11-20/{file.egress_id}/{filename}"
     assert plan.accounted == ()
 

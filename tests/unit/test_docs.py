@@ -16,6 +16,7 @@ from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.reconciliation import BackupState
 from livekit_backup.operators.ingest_events import IngestEventsOperator
+from livekit_backup.operators.raise_alarms import RaiseAlarmsOperator
 from livekit_backup.operators.reconcile import (
     ReconcileOperator,
     ReconciliationReportOperator,
@@ -36,6 +37,7 @@ OPERATORS = [
     BackupEventSensor,
     DownloadFilesOperator,
     IngestEventsOperator,
+    RaiseAlarmsOperator,
     ReconcileOperator,
     ReconciliationReportOperator,
     RecoverMissedOperator,

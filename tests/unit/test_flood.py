@@ -8,7 +8,9 @@ from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.report import ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from unit.fakes import egress_ended, signed
-from unit.test_operators import SOON, bench  # noqa: F401 - a fixture
+from unit.test_operators import SOON, bench
+
+__all__ = ["bench"]
 
 MAX_MAP_LENGTH = 1024
 SMALL_XCOM = 32 * 1024
@@ -38,7 +40,7 @@ def _flood(bench, count, name):
     return bundles
 
 
-def test_ten_thousand_backups_of_one_incident_are_one_run(bench):  # noqa: F811
+def test_ten_thousand_backups_of_one_incident_are_one_run(bench):
     bundles = _flood(bench, 10_000, lambda number: f"egress/{number}.mp4")
     assert 150 <= len(bundles) <= MAX_MAP_LENGTH
     files = [file for bundle in bundles for file in bench.ledger.read_bundle("d", "r", bundle).files]
@@ -46,7 +48,7 @@ def test_ten_thousand_backups_of_one_incident_are_one_run(bench):  # noqa: F811
     assert max(len(bench.ledger.read_bundle("d", "r", bundle).files) for bundle in bundles) <= 64
 
 
-def test_what_is_more_than_a_run_takes_is_named_and_the_next_run_goes_on(bench, monkeypatch):  # noqa: F811
+def test_what_is_more_than_a_run_takes_is_named_and_the_rest_can_follow(bench, monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "4")
     monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__BUNDLE_FILES", "8")
     bundles = _flood(bench, 40, lambda number: f"egress/{number}.mp4")

@@ -280,7 +280,17 @@ assert callable(app["app"]) and app["url_prefix"] == "/livekit-backup"
 print(json.dumps(sorted(set(sys.modules) - before)))"""
     done = run(code, AIRFLOW_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.splitlines()[-1])) <= {"livekit_backup", "livekit_backup.plugin"}
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    assert {name for name in loaded if name.startswith("livekit_backup.")} == {
+        "livekit_backup.hooks",
+        "livekit_backup.hooks.preloading",
+        "livekit_backup.notifications",
+        "livekit_backup.notifications.link_deadline",
+        "livekit_backup.operators",
+        "livekit_backup.operators.deadline_weight",
+        "livekit_backup.plugin",
+    }
+    assert not {"boto3", "botocore", "httpx", "starlette", "urllib3"} & loaded
 
 
 def test_mounted_without_an_inbox_it_asks_to_be_sent_again(monkeypatch, caplog):

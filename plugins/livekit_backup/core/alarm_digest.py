@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from livekit_backup.core.wording import escaped, quoted
-from livekit_backup.models.alarms import Alarm
+from livekit_backup.models.alarm_state import Alarm
 
 MAX_NAMED = 20
 """Backups that can still be saved; more would be cut by a chat, and read by nobody."""

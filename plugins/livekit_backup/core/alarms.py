@@ -19,7 +19,7 @@ from livekit_backup.core.reconciling import is_due
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.windows import HOUR, inbox_prefixes
 from livekit_backup.core.wording import FOREVER
-from livekit_backup.models.alarms import LOST, Alarm, AlarmState, SettledBackup, WatchedBackup
+from livekit_backup.models.alarm_state import LOST, Alarm, AlarmState, SettledBackup, WatchedBackup
 from livekit_backup.models.references import BackupRef
 from livekit_backup.models.settings import BACKUP_LIFETIME, LOOKBACK, Settings
 from livekit_backup.models.stored_webhook import EventSource

@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.storage import ObjectStore, join_uri
-from livekit_backup.models.alarms import AlarmState
+from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.bundle import Bundle
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from airflow.sdk.definitions.deadline import BaseDeadlineReference
 
-from livekit_backup.hooks.task_context import run_window
-from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
-
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -69,6 +66,10 @@ def first_link_dies(run: Any) -> datetime:
     :param run: a DAG run of Airflow's, with ``conf``, its data interval and ``run_after``.
     :raises ConfigurationError: its window cannot be.
     """
+    # Every process of Airflow imports this module; few make a run.
+    from livekit_backup.hooks.task_context import run_window
+    from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
+
     conf: Mapping[str, Any] = run.conf or {}
     context = {
         "params": conf,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from livekit_backup.core.alarms import AlarmWatch
-    from livekit_backup.models.alarms import Alarm
+    from livekit_backup.models.alarm_state import Alarm
 
 LOG = "log"
 """The listener that is always there: the digest in the task's log."""
