@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from livekit_backup.core.bundling import bundle
 from livekit_backup.core.inbox import IntakeReader, load_backup_events
+from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.manifest_client import ManifestClient
 from livekit_backup.core.planning import plan_backup
 from livekit_backup.core.resolution import resolve_backup
 from livekit_backup.hooks.object_store import S3ObjectStore
-from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.settings import Settings
 from livekit_backup.testing import FakeLiveKit
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
@@ -44,10 +45,8 @@ def measure_sizes(sizes: tuple[int, ...]) -> Table:
         idle = _process("idle")["peak_mib"]
         rows, reached = [["idle task", "", f"{idle:.0f}", "", ""]], True
         for size in sizes:
-            file = Path(folder) / "file.json"
-            file.write_text(_prepare(livekit, size))
-            taken = _process("recover", str(file))
-            assert taken["result"]["outcome"] == Outcome.LANDED, taken
+            taken = _process("recover", _prepare(livekit, size))
+            assert taken["result"] == {"files": 1, "landed": 1, "bytes": size}, taken
             over = taken["peak_mib"] - idle
             reached = reached and over <= GOAL_MIB
             rows.append(
@@ -69,7 +68,7 @@ def measure_sizes(sizes: tuple[int, ...]) -> Table:
 
 
 def _prepare(livekit: FakeLiveKit, size: int) -> str:
-    """Store a recording's event and return the mapped task's argument for it."""
+    """Store a recording's event and what the mapped task for it works on, and return that one's id."""
     hosts = livekit.base_url.removeprefix("http://")
     os.environ.update(
         AIRFLOW__LIVEKIT_BACKUP__INBOX="s3://bench/inbox",
@@ -79,7 +78,7 @@ def _prepare(livekit: FakeLiveKit, size: int) -> str:
     settings = Settings(
         inbox="s3://bench/inbox",
         warehouse="s3://bench/warehouse",
-        ledger="s3://bench/ledger",
+        ledger="s3://bench/warehouse/_livekit_backup",
         allowed_hosts=(hosts,),
     )
     store = S3ObjectStore("aws_default")
@@ -98,7 +97,9 @@ def _prepare(livekit: FakeLiveKit, size: int) -> str:
     with ManifestClient(settings.allowed_hosts) as client:
         resolved = resolve_backup(load_backup_events(store, ref), client.fetch)
     (file,) = plan_backup(ref, resolved, settings, lambda _: None, datetime.now(UTC)).to_recover
-    return file.model_dump_json()
+    (made,) = bundle([file], settings, 1, datetime.now(UTC))
+    Ledger(store, settings.ledger).write_bundles("bench", "bench", [made])
+    return made.bundle_id
 
 
 def _process(*arguments: str) -> dict[str, Any]:

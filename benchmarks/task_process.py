@@ -1,7 +1,7 @@
-"""Runs one task's operator in a process of its own and prints the process's peak memory.
+"""Runs one task's operators in a process of its own and prints the process's peak memory.
 
-Usage: ``python task_process.py idle``, or ``python task_process.py recover FILE.json`` with a
-:class:`RecordingFile` as JSON. Settings come from the environment, as in Airflow.
+Usage: ``python task_process.py idle``, or ``python task_process.py recover BUNDLE`` with a bundle's id in the ledger.
+Settings come from the environment, as in Airflow.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import json
 import resource
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk import DAG
 
-from livekit_backup.operators import recover_file
+from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
 
 
 def context() -> Any:
@@ -29,9 +28,8 @@ def main() -> None:
     result: dict[str, Any] = {}
     with DAG("bench", schedule=None):
         if sys.argv[1] == "recover":
-            file = json.loads(Path(sys.argv[2]).read_text())
-            upload = recover_file.DownloadFileOperator(task_id="download", file=file).execute(context())
-            result = recover_file.VerifyAndLandOperator(task_id="land", file=file, upload=upload).execute(context())
+            DownloadFilesOperator(task_id="download", bundle=sys.argv[2]).execute(context())
+            result = VerifyAndLandOperator(task_id="land", bundle=sys.argv[2]).execute(context())
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(

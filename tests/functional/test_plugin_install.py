@@ -69,7 +69,7 @@ def assert_whole(found: dict, source: str) -> None:
     assert found["names"] and set(found["names"]) == set(found["task_names"]), "no other plugin was dropped"
     assert found["errors"] == {} == found["dag_errors"]
     assert found["http_is_standard"] and found["top_level"] == []
-    assert found["dags"] == ["livekit_backup_reconcile", "livekit_backup_recovery"]
+    assert found["dags"] == [f"livekit_backup_{name}" for name in ("alarms", "landed_example", "reconcile", "recovery")]
 
 
 @pytest.fixture(scope="module")

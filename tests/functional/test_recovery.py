@@ -19,7 +19,7 @@ from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import OpenUpload
-from livekit_backup.models.settings import Settings
+from livekit_backup.models.settings import OnConflict, Settings
 from livekit_backup.models.statement import Statement
 from livekit_backup.testing import FakeLiveKit, Fault
 
@@ -280,7 +280,7 @@ def test_other_content_at_the_landing_key_is_never_replaced(
     pipeline.store_event(recording.event())
     (file,) = pipeline.plan(pipeline.ingest()).to_recover
     store.put(file.landing_uri, b"someone else's")
-    pipeline.recover(file)
+    pipeline.recover(file, on_conflict=OnConflict.FAIL, small=0)
     statement = pipeline.statement()
     assert outcomes(statement) == {"a.mp4": "failed"}
     assert "other content" in statement.lines[0].reason

@@ -127,6 +127,13 @@ def test_a_backup_that_the_plan_does_not_know_is_named(bench):
     assert not is_safe(statement)
 
 
+def test_what_came_late_is_counted(bench):
+    bench.plan(_file("a"))
+    assert "came late" not in render(bench.state())
+    bench.ledger.write_intake("d", "r", Intake(backups=(REF,), late=1))
+    assert "\n1 backup of them came late" in render(bench.state())
+
+
 def test_an_egress_that_was_asked_for_and_not_found_is_named(bench):
     bench.plan(_file("a"))
     bench.record(_file("a"), Outcome.LANDED)
