@@ -122,6 +122,8 @@ def airflow(moment: Moment, s3: EmbeddedS3, livekit: FakeLiveKit) -> EmbeddedAir
             "AIRFLOW_CONN_AWS_DEFAULT": s3.airflow_connection(),
             "AIRFLOW_CONN_LIVEKIT_DEFAULT": livekit.airflow_connection(),
             "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{EVENTS}/{moment.inbox}",
+            # The hour's scheduled run would look back, and take up the scene before the curtain rises.
+            "AIRFLOW__LIVEKIT_BACKUP__LOOKBACK": "0",
             "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{RECORDINGS}/recovered",
             "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": f"127.0.0.1:{moment.livekit_port}, *.amazonaws.com",
         },

@@ -309,3 +309,13 @@ def test_an_unknown_window():
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_run_is_safe_when_every_file_is(outcome):
     assert is_safe(_statement(_line(outcome))) is (outcome in SAFE)
+
+
+def test_the_word_of_a_run_beside_it_counts_and_that_of_an_earlier_one_does_not(bench):
+    bench.plan(file := _file("a.mp4"))
+    plan = bench.ledger.read_plan("d", "r")
+    bench.record(file, Outcome.CORRUPT, Attempt(dag_id="d", run_id="beside"), "wrong bytes")
+    for made_at, outcome in ((datetime.now(UTC) - timedelta(minutes=1), Outcome.CORRUPT), (None, Outcome.FAILED)):
+        bench.ledger.write_plan("d", "r", plan.model_copy(update={"made_at": made_at}))
+        [line] = bench.state().lines
+        assert line.outcome is outcome

@@ -123,6 +123,7 @@ class Ledger:
         kept = Plan(
             to_recover=tuple(brief(file) for file in plan.to_recover),
             accounted=tuple(known.model_copy(update={"file": brief(known.file)}) for known in plan.accounted),
+            made_at=plan.made_at,
         )
         self._store.put(self.run_uri(dag_id, run_id, "plan.json"), kept.model_dump_json().encode())
 

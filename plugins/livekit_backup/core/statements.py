@@ -103,19 +103,23 @@ def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -
         return []
     dead = {known.file.key for known in plan.accounted if known.outcome is Outcome.EXPIRED}
     return in_parallel(
-        lambda file: _line(file, _outcome(file, ledger, attempt), was_dead=file.key in dead, now=now), plan.files
+        lambda file: _line(file, _outcome(file, ledger, attempt, plan.made_at), was_dead=file.key in dead, now=now),
+        plan.files,
     )
 
 
-def _outcome(file: RecordingFile, ledger: Ledger, attempt: Attempt) -> LedgerEntry:
-    """Return a file's entry as it counts for this run. What landed counts only while its object is there."""
+def _outcome(file: RecordingFile, ledger: Ledger, attempt: Attempt, planned_at: datetime | None) -> LedgerEntry:
+    """Return a file's entry as it counts for this run. What landed counts only while its object is there.
+
+    Of two runs at once over a file the later one's word stands in the ledger, and is as good.
+    """
     entry = ledger.read(file)
     ours = entry is not None and (entry.attempt.dag_id, entry.attempt.run_id) == (attempt.dag_id, attempt.run_id)
     if entry and entry.outcome in IN_WAREHOUSE:
         if ledger.find_landed(file):
             return entry if ours else entry.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
         reason = f"it landed at {entry.landed_uri}, but is not there as it was: clear its download task"
-    elif entry and ours:
+    elif entry and (ours or (planned_at and entry.recorded_at >= planned_at)):
         return entry
     else:
         reason = "its tasks ended without an outcome (killed, or never started): clear its download task"

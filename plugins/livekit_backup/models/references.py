@@ -142,6 +142,8 @@ class Plan(FrozenModel):
     to_recover: tuple[RecordingFile, ...] = ()
     """Nearest deadline first."""
     accounted: tuple[AccountedFile, ...] = ()
+    made_at: AwareDatetime | None = None
+    """What the ledger heard of these files since then may be this run's or that of another beside it."""
 
     @property
     def files(self) -> tuple[RecordingFile, ...]:

@@ -65,6 +65,7 @@ class ResolveManifestsOperator(RecoveryOperator):
                     find_primary=primary.uri_of if primary else lambda _: None,
                     patient=attempt.try_number <= getattr(context["ti"], "max_tries", 0),
                 )
+            plan = plan.model_copy(update={"made_at": datetime.now(UTC)})
             account_for(plan, ledger, attempt)
             bundles = bundle(plan.to_recover, settings, most, datetime.now(UTC))
             ledger.write_bundles(attempt.dag_id, attempt.run_id, bundles)
