@@ -191,7 +191,7 @@ class Pipeline:
         """What the two tasks of a bundle work with."""
         sources = Sources(self.source, self._primary_source, self._copy)
         options = {"streams": self.streams, **options}
-        return FileRecovery(self.store, self.ledger, self.attempt, self.abilities(), sources, **options)
+        return FileRecovery(self.store, self.ledger, self.attempt, self.abilities, sources, **options)
 
     def recover(self, *files: RecordingFile, **options: Any) -> None:
         with contextlib.suppress(LivekitBackupError):

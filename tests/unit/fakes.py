@@ -16,7 +16,7 @@ from awscrt import checksums
 
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.inbox import parse_event
-from livekit_backup.core.storage import NewUpload, ObjectHead, UploadedPart
+from livekit_backup.core.storage import ListedObject, NewUpload, ObjectHead, UploadedPart
 from livekit_backup.errors import ChecksumMismatchError, SourceChangedError, TransferInterruptedError, UploadGoneError
 from livekit_backup.models.egress import WebhookEvent
 from livekit_backup.models.store_abilities import StoreAbilities
@@ -90,6 +90,12 @@ class MemoryStore:
 
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         yield from sorted(uri for uri in self.objects if uri.startswith(prefix_uri))
+
+    def list_objects(self, prefix_uri: str, after: str = "", page: int = 1000) -> Iterator[ListedObject]:
+        assert 0 < page <= 1000
+        for uri in self.list_keys(prefix_uri):
+            if uri > after:
+                yield ListedObject(uri, self.heads[uri].size, self.heads[uri].etag)
 
     def open(self, uri: str, start: int = 0, stop: int | None = None, etag: str = "") -> Body:
         if uri not in self.objects:

@@ -47,9 +47,9 @@ class Bench:
         download = Download(self.file, self.store, self.ledger, ATTEMPT, self.found, **options)
         return download.run(lambda: RenewedSource(lambda: self.source))
 
-    def recovery(self, **options):
+    def recovery(self, attempt=ATTEMPT, **options):
         sources = Sources(lambda file: RenewedSource(lambda: self.source), None, None)
-        return FileRecovery(self.store, self.ledger, ATTEMPT, self.found, sources, **options)
+        return FileRecovery(self.store, self.ledger, attempt, lambda: self.found, sources, **options)
 
     def land(self, upload):
         return land(self.file, upload, self.store, self.ledger, ATTEMPT, self.found)

@@ -14,7 +14,7 @@ from livekit_backup.models.outcome import SAFE, Outcome
 from livekit_backup.models.references import FileKind
 from livekit_backup.models.statement import Statement, StatementLine
 from unit.metrics_backend import Backend, use
-from unit.recording_bench import DATA, Bench
+from unit.recording_bench import ATTEMPT, DATA, Bench
 
 from ..conftest import ROOT
 
@@ -168,8 +168,9 @@ def test_a_recovery_tells_of_its_download_and_its_landing():
 def test_what_a_try_before_has_brought_is_not_counted_again():
     bench = Bench()
     fetched = []
-    recovery = bench.recovery(on_fetched=lambda size, _: fetched.append(size), small=0)
-    for _ in range(2):
+    for number in (1, 2):
+        attempt = ATTEMPT.model_copy(update={"try_number": number})
+        recovery = bench.recovery(attempt, on_fetched=lambda size, _: fetched.append(size), small=0)
         recovery.download([bench.file])
     assert fetched == [len(DATA), 0]
 

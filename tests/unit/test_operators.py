@@ -49,13 +49,13 @@ class Bench:
         self.states = {}
         self.outlet_events = {LANDED: Outlet()}
 
-    def context(self):
+    def context(self, try_number=1):
         ti = SimpleNamespace(
             dag_id="d",
             run_id="r",
             task_id="t",
             map_index=-1,
-            try_number=1,
+            try_number=try_number,
             get_task_states=lambda dag_id, run_ids: {run_ids[0]: self.states},
         )
         return {
@@ -190,7 +190,7 @@ def test_a_second_try_goes_on_with_the_upload_of_the_first(bench, in_parts):
     [bundle] = _planned(bench)
     bench.run(DownloadFilesOperator, bundle=bundle)
     [first] = bench.store.uploads
-    bench.run(DownloadFilesOperator, bundle=bundle)
+    bench.run(DownloadFilesOperator, context=bench.context(try_number=2), bundle=bundle)
     assert list(bench.store.uploads) == [first]
 
 

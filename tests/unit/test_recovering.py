@@ -11,6 +11,7 @@ import pytest
 
 from livekit_backup.core.file_links import RenewedSource
 from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.recovering import FileRecovery, Sources
 from livekit_backup.core.small_files import SMALL
 from livekit_backup.errors import (
@@ -63,7 +64,7 @@ class Task:
     def recovery(self, attempt=ATTEMPT, **options):
         sources = Sources(self.open, None, None)
         hooks = {"on_landed": self.landed.append, "on_fetched": lambda size, seconds: self.fetched.append(size)}
-        return FileRecovery(self.store, self.ledger, attempt, self.found, sources, **{**hooks, **options})
+        return FileRecovery(self.store, self.ledger, attempt, lambda: self.found, sources, **{**hooks, **options})
 
     def run(self, **options):
         """Both tasks, as Airflow runs them."""
@@ -319,6 +320,9 @@ def test_two_tasks_at_once_land_each_file_once(small, names):
     assert task.warehouse() == {f"s3://b/out/{name}": task.data(name) for name in names}
     assert all(len(entries) == len(names) for entries in done)
     assert {task.outcome(file) for file in task.files} == {Outcome.LANDED}
+    for run_id in ("r1", "r2"):
+        # As each run's report does: who comes second leaves what it had open.
+        drop_left_open(task.ledger, task.store, Attempt(dag_id="d", run_id=run_id), ())
     assert task.store.uploads == {}
 
 

@@ -36,7 +36,8 @@ class _OnlyRead:
     """A store as a plan needs it: what would be written is dropped, and there is no other way to write."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.list_keys, self.open, self.get, self.head = store.list_keys, store.open, store.get, store.head
+        self.list_keys, self.list_objects = store.list_keys, store.list_objects
+        self.open, self.get, self.head = store.open, store.get, store.head
 
     def put(self, uri: str, body: bytes, *, content_type: str = "application/json") -> None:
         """Drop it."""

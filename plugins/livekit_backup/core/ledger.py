@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from livekit_backup.core.listings import listed_among
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.bundle import Bundle
@@ -76,6 +77,25 @@ class Ledger:
         """Return the entry of a file that is in the warehouse as the ledger says, or None."""
         entry = self.read(file)
         return entry if entry and self.has_landed(entry) else None
+
+    def find_all_landed(self, files: Sequence[RecordingFile]) -> list[LedgerEntry | None]:
+        """Return for each file its entry, if it is in the warehouse as the ledger says, or None."""
+        entries = in_parallel(self.read, files)
+        standing = self.standing([entry for entry in entries if entry])
+        return [entry if entry and entry.key in standing else None for entry in entries]
+
+    def standing(self, entries: Sequence[LedgerEntry]) -> set[tuple[str, int, str]]:
+        """Return the keys of the files that are in the warehouse as their entries say.
+
+        Objects that lie close together are looked at by listing them; what a listing does not show as it
+        should be is asked for by itself, since some stores' listings lag behind.
+        """
+        landed = [entry for entry in entries if entry.outcome in IN_WAREHOUSE]
+        shown = listed_among(self._store, [entry.landed_uri for entry in landed])
+        seen = {entry.key for entry in landed if shown.get(entry.landed_uri) == (entry.size, entry.etag)}
+        others = [entry for entry in landed if entry.key not in seen]
+        found = in_parallel(self.has_landed, others)
+        return seen | {entry.key for entry, stands in zip(others, found, strict=True) if stands}
 
     def has_landed(self, entry: LedgerEntry) -> bool:
         """Whether a file is in the warehouse as its entry says."""

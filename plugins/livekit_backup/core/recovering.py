@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from livekit_backup.core.downloading import Download
 from livekit_backup.core.file_upload import FileUpload
@@ -57,7 +58,8 @@ class FileRecovery:
     warehouse: ObjectStore
     ledger: Ledger
     attempt: Attempt
-    abilities: StoreAbilities
+    abilities: Callable[[], StoreAbilities]
+    """Of the warehouse's store: asked only where something is moved."""
     sources: Sources
     on_conflict: OnConflict = OnConflict.KEEP_BOTH
     streams: int = 1
@@ -94,7 +96,9 @@ class FileRecovery:
         :raises LandingConflictError: the key holds other content, and ``on_conflict`` says so.
         :raises UploadLostError: nothing is there that could be landed.
         """
-        return self._each(files, FileRecovery._land_noted if len(files) == 1 else FileRecovery._land_one_of_many)
+        # Of many nearly all have been landed by their download.
+        landed = {entry.key: entry for entry in self.ledger.find_all_landed(files) if entry} if len(files) > 1 else {}
+        return self._each(files, partial(FileRecovery._land_unless, landed=landed))
 
     def _each(
         self, files: Sequence[RecordingFile], work: Callable[[FileRecovery, RecordingFile], LedgerEntry]
@@ -145,27 +149,22 @@ class FileRecovery:
         known = self.ledger.read(file)
         if known and self.ledger.has_landed(known):
             log.info("%s has landed before, at %s", quoted(file.filename), known.landed_uri)
-            return known.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+            return _as_before(known)
         done = self._download(file)
         if isinstance(done, WholeFile):
             return self._land(file, done, is_new=known is None)
         self.ledger.note_result(self.attempt, file, done)
         return None
 
-    def _landed(self, file: RecordingFile) -> LedgerEntry | None:
-        landed = self.ledger.find_landed(file)
-        return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED}) if landed else None
-
-    def _land_one_of_many(self, file: RecordingFile) -> LedgerEntry:
-        # Its download has landed it, as a rule.
-        return self._landed(file) or self._land_noted(file)
+    def _land_unless(self, file: RecordingFile, *, landed: Mapping[tuple[str, int, str], LedgerEntry]) -> LedgerEntry:
+        return _as_before(landed[file.key]) if file.key in landed else self._land_noted(file)
 
     def _land_noted(self, file: RecordingFile) -> LedgerEntry:
+        if landed := self.ledger.find_landed(file):
+            return _as_before(landed)
         noted = self.ledger.open_upload(self.attempt, file)
         if noted and noted.result:
             return self._land(file, noted.result)
-        if landed := self._landed(file):
-            return landed
         raise UploadLostError(f"download has left nothing of {quoted(file.filename)}: clear the download task")
 
     def _download(self, file: RecordingFile, *, anew: bool = False) -> Upload | WholeFile:
@@ -174,12 +173,13 @@ class FileRecovery:
             self.warehouse,
             self.ledger,
             self.attempt,
-            self.abilities,
+            self.abilities(),
             streams=self.streams,
             small=self.small,
             pace=self.pace,
             turn=self.turn,
-            anew=anew,
+            # Before a task's first try nothing was left open for it.
+            anew=anew or self.attempt.try_number == 1,
             show=self.show,
         )
         began = time.monotonic()
@@ -225,13 +225,17 @@ class FileRecovery:
             self.warehouse,
             self.ledger,
             self.attempt,
-            self.abilities,
+            self.abilities(),
             replace=self.on_conflict is OnConflict.OVERWRITE,
             is_new=is_new,
         )
         if entry.outcome is Outcome.LANDED:
             self.on_landed(entry)
         return entry
+
+
+def _as_before(landed: LedgerEntry) -> LedgerEntry:
+    return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
 
 
 def _together(failed: list[tuple[RecordingFile, Exception]], count: int) -> Exception:

@@ -166,7 +166,7 @@ def _landed_before(file: RecordingFile) -> AccountedFile:
 
 def _without_landed(plan: Plan, ledger: Ledger) -> Plan:
     """Make room under the limit: what has landed needs no task to say so again."""
-    landed = dict(zip(plan.to_recover, in_parallel(ledger.find_landed, plan.to_recover), strict=True))
+    landed = dict(zip(plan.to_recover, ledger.find_all_landed(plan.to_recover), strict=True))
     return Plan(
         to_recover=tuple(file for file, entry in landed.items() if not entry),
         accounted=plan.accounted + tuple(_landed_before(file) for file, entry in landed.items() if entry),

@@ -102,21 +102,33 @@ def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -
     if plan is None:
         return []
     dead = {known.file.key for known in plan.accounted if known.outcome is Outcome.EXPIRED}
-    return in_parallel(
-        lambda file: _line(file, _outcome(file, ledger, attempt, plan.made_at), was_dead=file.key in dead, now=now),
-        plan.files,
-    )
+    entries = in_parallel(ledger.read, plan.files)
+    standing = ledger.standing([entry for entry in entries if entry])
+
+    def line(file: RecordingFile, entry: LedgerEntry | None) -> StatementLine:
+        stands = file.key in standing
+        counted = _outcome(file, entry, ledger, attempt, planned_at=plan.made_at, stands=stands)
+        return _line(file, counted, was_dead=file.key in dead, now=now)
+
+    return in_parallel(lambda known: line(*known), zip(plan.files, entries, strict=True))
 
 
-def _outcome(file: RecordingFile, ledger: Ledger, attempt: Attempt, planned_at: datetime | None) -> LedgerEntry:
+def _outcome(
+    file: RecordingFile,
+    entry: LedgerEntry | None,
+    ledger: Ledger,
+    attempt: Attempt,
+    *,
+    planned_at: datetime | None,
+    stands: bool,
+) -> LedgerEntry:
     """Return a file's entry as it counts for this run. What landed counts only while its object is there.
 
     Of two runs at once over a file the later one's word stands in the ledger, and is as good.
     """
-    entry = ledger.read(file)
     ours = entry is not None and (entry.attempt.dag_id, entry.attempt.run_id) == (attempt.dag_id, attempt.run_id)
     if entry and entry.outcome in IN_WAREHOUSE:
-        if ledger.find_landed(file):
+        if stands:
             return entry if ours else entry.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
         reason = f"it landed at {entry.landed_uri}, but is not there as it was: clear its download task"
     elif entry and (ours or (planned_at and entry.recorded_at >= planned_at)):

@@ -23,6 +23,17 @@ class ObjectHead:
 
 
 @dataclass(frozen=True)
+class ListedObject:
+    """An object as a listing shows it."""
+
+    uri: str
+    size: int
+    """Bytes."""
+    etag: str
+    """Without quotes."""
+
+
+@dataclass(frozen=True)
 class UploadedPart:
     """One part of an open multipart upload, as the store lists it."""
 
@@ -70,6 +81,14 @@ class ObjectStore(Protocol):
 
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         """Give the URIs of all objects that start with the prefix, in key order."""
+        ...
+
+    def list_objects(self, prefix_uri: str, after: str = "", page: int = 1000) -> Iterator[ListedObject]:
+        """Give all objects that start with the prefix, in key order.
+
+        :param after: only those whose URI sorts behind it.
+        :param page: how many are asked for at a time, at most 1,000.
+        """
         ...
 
     def open(self, uri: str, start: int = 0, stop: int | None = None, etag: str = "") -> ReadableBody:

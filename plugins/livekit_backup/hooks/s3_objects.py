@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from livekit_backup.core.locations import Location
-from livekit_backup.core.storage import ObjectHead, ReadableBody, split_uri
+from livekit_backup.core.storage import ListedObject, ObjectHead, ReadableBody, split_uri
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.hooks.s3_bodies import ObjectBody
 from livekit_backup.hooks.s3_client import EnvironmentConnection, S3Connection
@@ -82,12 +82,19 @@ class S3Objects:
 
     def list_keys(self, prefix_uri: str) -> Iterator[str]:
         """Give the URIs of all objects that start with the prefix, in key order."""
+        return (item.uri for item in self.list_objects(prefix_uri))
+
+    def list_objects(self, prefix_uri: str, after: str = "", page: int = 1000) -> Iterator[ListedObject]:
+        """Give all objects that start with the prefix, in key order; with ``after`` those that sort behind it."""
         at = self._at(prefix_uri)
         at["Prefix"] = at.pop("Key")
+        if after:
+            at["StartAfter"] = split_uri(after)[1]
         with store_errors(prefix_uri):
-            for page in self._client.get_paginator("list_objects_v2").paginate(**at):
-                for item in page.get("Contents", ()):
-                    yield f"s3://{at['Bucket']}/{item['Key']}"
+            for answer in self._client.get_paginator("list_objects_v2").paginate(**at, MaxKeys=page):
+                for item in answer.get("Contents", ()):
+                    uri = f"s3://{at['Bucket']}/{item['Key']}"
+                    yield ListedObject(uri, item["Size"], item["ETag"].strip('"'))
 
     def open(self, uri: str, start: int = 0, stop: int | None = None, etag: str = "") -> ReadableBody:
         """Stream an object, or the bytes from ``start`` to ``stop`` of the version with this ETag.

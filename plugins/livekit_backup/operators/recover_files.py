@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,9 @@ class BundleOperator(RecoveryOperator):
         context[LABEL] = bundle.label  # type: ignore[literal-required]
         show_label(bundle.label)
         warehouse = self.warehouse_store(settings)
-        abilities = warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt)
+        abilities = lru_cache(maxsize=1)(
+            lambda: warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt)
+        )
         with contextlib.ExitStack() as stack:
             recovery = FileRecovery(
                 warehouse,
@@ -98,7 +100,11 @@ class BundleOperator(RecoveryOperator):
         return bundle
 
     def _sources(
-        self, settings: Settings, bundle: Bundle, stack: contextlib.ExitStack, abilities: StoreAbilities
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        stack: contextlib.ExitStack,
+        abilities: Callable[[], StoreAbilities],
     ) -> Sources:
         from livekit_backup.core.file_links import BackupLinks
         from livekit_backup.core.manifest_client import ManifestClient
@@ -115,7 +121,7 @@ class BundleOperator(RecoveryOperator):
         def copy_primary(file: RecordingFile, upload: FileUpload) -> Upload | None:
             if not self._primary_of(file, settings).shares_with(self.warehouse_store(settings)):
                 return None
-            return copy_within_store(file.primary_uri, upload, abilities)
+            return copy_within_store(file.primary_uri, upload, abilities())
 
         return Sources(lambda file: links.source(file, settings.allowed_hosts), open_primary, copy_primary)
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from livekit_backup.testing.embedded_s3_config import (
     BACKEND_CONF,
     BUILD_RINGS,
+    MEMORY_CACHE,
     PROXY_CONF,
     PROXY_PIPELINE,
     RUN_SERVER,
@@ -180,6 +181,7 @@ class EmbeddedS3(S3Endpoint):
 
     def _configure(self, python: Path, user: str) -> None:
         (self._etc / "swift.conf").write_text(SWIFT_CONF)
+        (self._etc / "memory_cache.py").write_text(MEMORY_CACHE)
         for name, port in self._ports.items():
             text = SERVER_CONF.format(port=port, etc=self._etc, devices=self._devices, user=user)
             text += BACKEND_CONF.format(name=name) if name in _BACKENDS else self._proxy_conf()

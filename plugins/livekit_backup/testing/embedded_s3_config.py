@@ -47,11 +47,32 @@ use = egg:swift#{name}
 use = egg:swift#healthcheck
 """
 
-# No cache filter: a memcached that happens to run here would carry state from one data
-# directory into another, and only tempauth's tokens, which S3 does not use, need it.
 PROXY_PIPELINE = (
-    "catch_errors gatekeeper healthcheck listing_formats bulk s3api tempauth copy slo dlo versioned_writes symlink"
+    "catch_errors gatekeeper healthcheck memory listing_formats bulk s3api tempauth copy slo dlo versioned_writes"
+    " symlink"
 )
+
+# A memcached that happens to run here would carry state from one data directory into another; without any cache
+# every request asks the account and the container server first. The proxy is one process, so its memory will do.
+MEMORY_CACHE = """
+import time
+class MemoryCache:
+    def __init__(self, app):
+        self.app, self.kept = app, {}
+    def __call__(self, env, start_response):
+        env["swift.cache"] = self
+        return self.app(env, start_response)
+    def get(self, key, raise_on_error=False):
+        value, until = self.kept.get(key, (None, 0))
+        return value if until > time.monotonic() else None
+    def set(self, key, value, serialize=True, time=0, **_):
+        self.kept[key] = (value, _now() + (time or 3600))
+    def delete(self, key, server_key=None):
+        self.kept.pop(key, None)
+_now = time.monotonic
+def filter_factory(global_conf, **local_conf):
+    return MemoryCache
+"""
 
 PROXY_CONF = """\
 [pipeline:main]
@@ -68,6 +89,8 @@ location = us-east-1
 s3_acl = false
 min_segment_size = 5242880
 max_upload_part_num = 10000
+[filter:memory]
+paste.filter_factory = memory_cache:filter_factory
 [filter:tempauth]
 use = egg:swift#tempauth
 allow_overrides = false
@@ -101,6 +124,7 @@ import sys
 from importlib import import_module
 from swift.common.utils import set_swift_dir
 set_swift_dir(sys.argv[1])
+sys.path.append(sys.argv[1])
 main = import_module(sys.argv[2]).main
 sys.argv[1:] = [sys.argv[3], "-v"]
 main()
