@@ -15,6 +15,8 @@ import re
 import ssl
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 from urllib.request import getproxies
 
@@ -109,7 +111,7 @@ def manifest_client(**options: Any) -> httpx.Client:
 
     :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
     """
-    tls = _tls()
+    tls = tls_context()
     try:
         return httpx.Client(verify=tls, **options)
     except (ImportError, ValueError, httpx.InvalidURL):
@@ -121,7 +123,7 @@ def trigger_client(**options: Any) -> httpx.AsyncClient:
 
     :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
     """
-    tls = _tls()
+    tls = tls_context()
     try:
         return httpx.AsyncClient(verify=tls, **options)
     except (ImportError, ValueError, httpx.InvalidURL):
@@ -231,14 +233,14 @@ def _matches(pattern: httpx.URL, url: httpx.URL) -> bool:
 
 
 def _direct(location: Location) -> urllib3.PoolManager:
-    tls = _tls() if location.scheme == "https" else None
+    tls = tls_context() if location.scheme == "https" else None
     return urllib3.PoolManager(num_pools=1, maxsize=KEPT_CONNECTIONS, retries=False, ssl_context=tls)
 
 
 def _proxied(location: Location, scheme: str) -> urllib3.ProxyManager:
     proxy = _proxy(scheme, f"add {location.host} to NO_PROXY")
     login = base64.b64encode(b":".join(proxy.raw_auth)).decode() if proxy.raw_auth else ""
-    tls = _tls() if "https" in (location.scheme, proxy.url.scheme) else None
+    tls = tls_context() if "https" in (location.scheme, proxy.url.scheme) else None
     return urllib3.ProxyManager(
         str(proxy.url),
         num_pools=1,
@@ -279,14 +281,26 @@ def _proxy(scheme: str, or_else: str) -> httpx.Proxy:
     return httpx.Proxy(url)
 
 
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Return what trusts the environment's CAs, or certifi's: one for all, since to read them takes 17 ms.
+
+    :raises ConfigurationError: the environment names a CA bundle that cannot be used.
+    """
+    variables = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     try:
-        return httpx.create_ssl_context()
+        # Read again where a person changes what is in there.
+        places = [path for name in variables if (path := os.environ.get(name))]
+        return _read_cas(*((path, Path(path).stat().st_mtime_ns) for path in places))
     except OSError as error:
-        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+        variable = next(name for name in variables if os.environ.get(name))
         raise ConfigurationError(
             f"{variable} is no CA bundle that can be used: {error.strerror or type(error).__name__}"
         ) from None
+
+
+@lru_cache(maxsize=1)
+def _read_cas(*_: tuple[str, int]) -> ssl.SSLContext:
+    return httpx.create_ssl_context()
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

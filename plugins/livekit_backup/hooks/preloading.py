@@ -15,6 +15,8 @@ from airflow.listeners import hookimpl
 
 MODULES = (
     "airflow.providers.amazon.aws.hooks.s3",
+    # What @task_group brings into every DAG file that has one.
+    "airflow.providers.standard.decorators.python",
     "livekit_backup.core.file_links",
     "livekit_backup.core.inbox",
     "livekit_backup.core.manifest_client",
@@ -24,6 +26,8 @@ MODULES = (
     "livekit_backup.core.statements",
     "livekit_backup.core.warehouse_check",
     "livekit_backup.hooks.object_store",
+    "livekit_backup.notifications.link_deadline",
+    "livekit_backup.notifications.too_slow",
     "livekit_backup.operators.ingest_events",
     "livekit_backup.operators.recover_files",
     "livekit_backup.operators.report",
@@ -36,9 +40,12 @@ log = logging.getLogger(__name__)
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Import in the scheduler, before it forks the executor's workers. A fault in it costs speed and nothing else."""
-    del component
-    if "scheduler" not in sys.argv or not _forks_tasks():
+    """Import in the scheduler, before it forks the executor's workers. A fault in it costs speed and nothing else.
+
+    Airflow calls it at the start of every job, before the job knows of which type it is, and of every task; a task
+    that was forked has the scheduler's arguments.
+    """
+    if not hasattr(component, "job_type") or "scheduler" not in sys.argv or not _forks_tasks():
         return
     try:
         preload()
@@ -47,14 +54,16 @@ def on_starting(component: Any) -> None:
 
 
 def preload() -> None:
-    """Import it all, and read S3's description."""
+    """Import it all, and read S3's description and the CAs."""
     for module in MODULES:
         import_module(module)
     import boto3
     import botocore.session
 
+    from livekit_backup.core.http_connections import tls_context
     from livekit_backup.hooks.s3_client import share_loader
 
+    tls_context()
     session = botocore.session.Session()
     share_loader(session)
     # Opens no connection; keys of its own keep it from looking for others.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from livekit_backup.core.windows import inbox_prefixes, resolve_window
 from livekit_backup.errors import ConfigurationError
@@ -15,6 +16,8 @@ from livekit_backup.models.window import Window
 
 LONGEST_LABEL = 250
 """Airflow's limit."""
+LABEL_AFTER_SECONDS = 2.0
+"""Each label that is sent costs Airflow's API server a request."""
 
 log = logging.getLogger(__name__)
 
@@ -99,19 +102,40 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
     )
 
 
-def show_label(text: str) -> None:
-    """Show a text as this mapped task's label in the UI while it runs.
+class TaskLabel:
+    """A mapped task's label in the UI; a context manager around the task's work.
 
-    Airflow 3.3 has no public call for it; what its own task runner sends before and after a
-    task is sent here in between. Where that cannot be, the label stays as it was.
+    Airflow 3.3 has no public call for it. A task that is done in a moment sends none of its own: Airflow's message
+    of its end carries the label. While a longer one runs, what Airflow's task runner sends before and after a task is
+    sent in between; where that cannot be, the label stays as it was.
     """
-    try:
-        from airflow.sdk.execution_time.comms import SetRenderedMapIndex
-        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
-        SUPERVISOR_COMMS.send(msg=SetRenderedMapIndex(rendered_map_index=text[:LONGEST_LABEL]))
-    except Exception as error:  # noqa: BLE001 - a label is worth no failed download
-        log.debug("the label was not shown: %s", type(error).__name__)
+    def __init__(self, ti: Any, text: str) -> None:
+        self._text = text[:LONGEST_LABEL]
+        ti.rendered_map_index = self._text
+        self._timer = threading.Timer(LABEL_AFTER_SECONDS, self._show, [self._text])
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def show(self, progress: str) -> None:
+        """Show how far the task is."""
+        self._timer.cancel()
+        self._show(f"{self._text} · {progress}"[:LONGEST_LABEL])
+
+    def _show(self, text: str) -> None:
+        try:
+            from airflow.sdk.execution_time.comms import SetRenderedMapIndex
+            from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+            SUPERVISOR_COMMS.send(msg=SetRenderedMapIndex(rendered_map_index=text))
+        except Exception as error:  # noqa: BLE001 - a label is worth no failed download
+            log.debug("the label was not shown: %s", type(error).__name__)
 
 
 def _moment(params: Mapping[str, Any], name: str) -> datetime | None:

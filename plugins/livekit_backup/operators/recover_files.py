@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from livekit_backup.errors import ConfigurationError, UploadLostError
 from livekit_backup.hooks.configuration import configured_pool
 from livekit_backup.hooks.recovery_metrics import emit_download, emit_landed
-from livekit_backup.hooks.task_context import attempt_of, show_label
+from livekit_backup.hooks.task_context import TaskLabel, attempt_of
 from livekit_backup.operators.recording_links import (
     EgressSessionLink,
     LandedObjectLink,
@@ -68,12 +68,11 @@ class BundleOperator(RecoveryOperator):
         attempt = attempt_of(context)
         bundle = self._read_bundle(ledger, attempt)
         context[LABEL] = bundle.label  # type: ignore[literal-required]
-        show_label(bundle.label)
         warehouse = self.warehouse_store(settings)
         abilities = lru_cache(maxsize=1)(
             lambda: warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt)
         )
-        with contextlib.ExitStack() as stack:
+        with TaskLabel(context["ti"], bundle.label) as label, contextlib.ExitStack() as stack:
             recovery = FileRecovery(
                 warehouse,
                 ledger,
@@ -84,7 +83,7 @@ class BundleOperator(RecoveryOperator):
                 streams=settings.parallel_ranges,
                 small=SMALL,
                 pace=Pace(settings.max_bytes_per_second) if settings.max_bytes_per_second else None,
-                show=lambda progress: show_label(f"{bundle.label} · {progress}"),
+                show=label.show,
                 on_fetched=emit_download,
                 on_landed=emit_landed,
             )
@@ -182,6 +181,9 @@ class VerifyAndLandOperator(BundleOperator):
         with airflow_errors(), self._recovery(context) as (bundle, recovery):
             entries = self.landed = recovery.land(bundle.files)
             self.landed_object_url = landed_object_url(entries, recovery.warehouse.place_name())
+            if not self.landed_object_url:
+                # Airflow would keep an empty link, at the price of a request for each file.
+                self.operator_extra_links = ()
         for entry in entries:
             log.info(
                 "%s at %s: sha256 %s, verified by %s",

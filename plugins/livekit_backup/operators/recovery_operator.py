@@ -111,6 +111,10 @@ class RecoveryOperator(BaseOperator):
         self.bundle_bytes = bundle_bytes
         self.max_bytes_per_second = max_bytes_per_second
         self.alarm_hours = alarm_hours
+        # Airflow takes a millisecond to prepare each for the UI, also those that nobody has set.
+        self.template_fields = [
+            name for name in self.template_fields if name not in KEYS or getattr(self, name) is not None
+        ]
 
     def pre_execute(self, context: Context) -> None:
         """Skip the task in a run that only plans, also when a person clears it alone; what prints the plan runs."""
