@@ -163,12 +163,15 @@ class EmbeddedAirflow:
         raise RuntimeError(f"Airflow is not healthy after {READY_SECONDS:.0f} s\n{self.log_tail()}")
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the REST API under ``/api/v2``. :raises AirflowApiError: it answers with an error."""
+        """Call the REST API under ``/api/v2``; a path that begins with a slash is of the server's root.
+
+        :raises AirflowApiError: it answers with an error.
+        """
         if not self._token:
             with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:
                 self._token = json.load(answer)["access_token"]
         request = urllib.request.Request(
-            f"{self.url}/api/v2/{path}",
+            f"{self.url}{path}" if path.startswith("/") else f"{self.url}/api/v2/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
