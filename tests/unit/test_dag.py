@@ -44,7 +44,7 @@ def test_its_tasks_and_their_order(dag):
     assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
         "wait_for_events": ["ingest_events"],
         "ingest_events": ["resolve_manifests"],
-        "resolve_manifests": ["recover_files.download", "recover_files.verify_and_land"],
+        "resolve_manifests": ["recover_files.download"],
         "recover_files.download": ["recover_files.verify_and_land"],
         "recover_files.verify_and_land": ["report"],
         "report": ["all_safe"],

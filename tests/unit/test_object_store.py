@@ -14,8 +14,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
 from livekit_backup.core.locations import Location
-from livekit_backup.core.storage import ObjectStore, UploadedPart
-from livekit_backup.core.store_check import ConditionalStore
+from livekit_backup.core.storage import ConditionalStore, ObjectStore, UploadedPart
 from livekit_backup.errors import (
     AccessDeniedError,
     ChecksumMismatchError,

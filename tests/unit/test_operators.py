@@ -23,6 +23,7 @@ from livekit_backup.models.outcome import Outcome
 from livekit_backup.operators import recovery_operator
 from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.recover_files import LABEL, DownloadFilesOperator, VerifyAndLandOperator
+from livekit_backup.operators.recovery_operator import RecoveryOperator
 from livekit_backup.operators.report import LANDED, RECORDINGS, AllSafeOperator, ReportOperator, lines_for_ui
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from unit.fakes import MemorySource, MemoryStore, egress_ended, signed
@@ -164,8 +165,8 @@ def test_a_small_file_lands_with_its_download(bench):
     [bundle] = _planned(bench)
     file = _file(bench, bundle)
     context = bench.context()
-    done = {"files": 1, "landed": 1, "bytes": len(DATA)}
-    assert bench.run(DownloadFilesOperator, context, bundle=bundle) == done
+    done = bench.run(DownloadFilesOperator, context, bundle=bundle)
+    assert done == {"bundle": bundle, "label": file.label, "files": 1, "landed": 1, "bytes": len(DATA), "link": ""}
     assert context[LABEL].startswith("EG_1 · a.mp4 · 900 B · ")
     assert bench.store.objects[file.landing_uri] == DATA
     entry = bench.ledger.read(file)
@@ -175,12 +176,40 @@ def test_a_small_file_lands_with_its_download(bench):
     assert bench.ledger.read(file) == entry
 
 
+def test_what_the_download_has_landed_is_not_looked_at_a_second_time(bench, monkeypatch):
+    [bundle] = _planned(bench)
+    done = bench.run(DownloadFilesOperator, bundle=bundle)
+    context = bench.context()
+    with monkeypatch.context() as nothing:
+        nothing.setattr(RecoveryOperator, "_store", None)
+        assert bench.run(VerifyAndLandOperator, context, bundle=done) == done
+    assert context[LABEL] == done["label"]
+
+
+def test_a_cleared_task_looks_whether_what_the_download_has_landed_is_still_there(bench):
+    [bundle] = _planned(bench)
+    done = bench.run(DownloadFilesOperator, bundle=bundle)
+    assert bench.run(VerifyAndLandOperator, bench.context(try_number=2), bundle=done) == done
+    bench.store.delete(_file(bench, bundle).landing_uri)
+    with pytest.raises(UploadLostError, match="clear the download task"):
+        bench.run(VerifyAndLandOperator, bench.context(try_number=2), bundle=done)
+
+
+def test_what_the_download_has_left_open_is_landed_by_its_word(bench, in_parts):
+    [bundle] = _planned(bench)
+    said = bench.run(DownloadFilesOperator, bundle=bundle)
+    assert said["landed"] == 0
+    assert bench.run(VerifyAndLandOperator, bundle=said)["landed"] == 1
+    assert bench.store.objects[_file(bench, bundle).landing_uri] == DATA
+
+
 def test_a_file_is_downloaded_and_landed(bench, in_parts):
     [bundle] = _planned(bench)
     file = _file(bench, bundle)
     assert bench.run(DownloadFilesOperator, bundle=bundle)["landed"] == 0
     assert file.landing_uri not in bench.store.objects
-    assert bench.run(VerifyAndLandOperator, bundle=bundle) == {"files": 1, "landed": 1, "bytes": len(DATA)}
+    done = bench.run(VerifyAndLandOperator, bundle=bundle)
+    assert (done["files"], done["landed"], done["bytes"]) == (1, 1, len(DATA))
     assert bench.store.objects[file.landing_uri] == DATA
     entry = bench.ledger.read(file)
     assert (entry.landed_uri, entry.sha256) == (file.landing_uri, hashlib.sha256(DATA).hexdigest())

@@ -94,7 +94,7 @@ def test_of_several_egresses_the_list_is_opened():
 def test_a_task_that_never_came_to_its_work_has_empty_links():
     download = DownloadFilesOperator(task_id="d", bundle="b")
     land = VerifyAndLandOperator(task_id="l", bundle="b")
-    assert [link.get_link(download, ti_key=None) for link in download.operator_extra_links] == [""]
+    assert [link.get_link(download, ti_key=None) for link in download.operator_extra_links] == ["", ""]
     assert [link.get_link(land, ti_key=None) for link in land.operator_extra_links] == [""]
 
 
@@ -114,7 +114,7 @@ def test_a_stored_dag_knows_where_its_links_are():
         for task in ("download", "verify_and_land")
     }
     assert links == {
-        "download": {"Egress session": "livekit_egress_session"},
+        "download": {"Egress session": "livekit_egress_session", "Landed object": "livekit_landed_object"},
         "verify_and_land": {"Landed object": "livekit_landed_object"},
     }
 

@@ -89,6 +89,13 @@ class PickyStore:
         self.objects[uri] = (data, _crc(data) if declared and self.lacks != "gives_crc64nvme" else "")
         return True
 
+    def put_new(self, uri, body, *, content_type, metadata):
+        self._called("put_new")
+        if uri in self.objects and (self.looks or self.lacks not in ("never_replaces", "never_replaces whole")):
+            return False
+        self.objects[uri] = (body, "")
+        return True
+
     def head(self, uri):
         self._called("head")
         if uri not in self.objects:
@@ -133,6 +140,10 @@ def test_a_store_that_lacks_one(lacks):
         assert absent == {lacks}
     assert (store.objects, store.uploads) == ({}, {}), "nothing is left"
     assert store.calls <= 45
+
+
+def test_a_store_that_replaces_whole_objects_alone():
+    assert not check_store(PickyStore("never_replaces whole"), PROBES, NOW).never_replaces
 
 
 def test_a_store_whose_condition_cannot_be_tried():

@@ -11,6 +11,7 @@ from livekit_backup.core.wording import FOREVER, hours_left, readable_size
 from livekit_backup.models.bundle import Bundle
 from livekit_backup.models.references import FileKind, RecordingFile
 from livekit_backup.models.settings import Settings
+from livekit_backup.models.store_abilities import StoreAbilities
 
 UNKNOWN_SIZE = 2 * 1024 * 1024
 """What a file counts for that the event gives no size of: six seconds of video at 3 Mbit/s, LiveKit's default."""
@@ -23,7 +24,13 @@ def capacity(settings: Settings, most: int) -> int:
     return most * settings.bundle_files
 
 
-def bundle(files: Sequence[RecordingFile], settings: Settings, most: int, now: datetime) -> list[Bundle]:
+def bundle(
+    files: Sequence[RecordingFile],
+    settings: Settings,
+    most: int,
+    now: datetime,
+    abilities: StoreAbilities | None = None,
+) -> list[Bundle]:
     """Return the bundles of a run, the nearest deadline first.
 
     Segments, playlists and images are bundled, those of one egress together as far as they fit; any other
@@ -31,6 +38,7 @@ def bundle(files: Sequence[RecordingFile], settings: Settings, most: int, now: d
     by number alone, since tasks are what is scarce.
 
     :param files: the nearest deadline first, not more than :func:`capacity`.
+    :param abilities: the warehouse's.
     """
     if settings.bundle_files == 1:
         packed = [[file] for file in files]
@@ -42,7 +50,7 @@ def bundle(files: Sequence[RecordingFile], settings: Settings, most: int, now: d
     if len(packed) > most:
         count = -(-len(files) // most)
         packed = [list(files[start : start + count]) for start in range(0, len(files), count)]
-    return [_bundle(members, now) for members in sorted(packed, key=_urgency)]
+    return [_bundle(members, now, abilities) for members in sorted(packed, key=_urgency)]
 
 
 def _pack(files: Iterable[RecordingFile], settings: Settings) -> Iterator[list[RecordingFile]]:
@@ -83,11 +91,11 @@ def _urgency(files: Sequence[RecordingFile]) -> tuple[datetime, str, int, str]:
     return first.deadline or FOREVER, first.egress_id, first.run, first.filename
 
 
-def _bundle(files: Sequence[RecordingFile], now: datetime) -> Bundle:
+def _bundle(files: Sequence[RecordingFile], now: datetime, abilities: StoreAbilities | None) -> Bundle:
     digest = hashlib.sha256()
     for file in files:
         digest.update(repr(file.key).encode(errors="backslashreplace"))
-    return Bundle(bundle_id=digest.hexdigest()[:16], label=_label(files, now), files=tuple(files))
+    return Bundle(bundle_id=digest.hexdigest()[:16], label=_label(files, now), files=tuple(files), abilities=abilities)
 
 
 def _label(files: Sequence[RecordingFile], now: datetime) -> str:

@@ -198,6 +198,15 @@ class ObjectStore(Protocol):
         ...
 
 
+@runtime_checkable
+class ConditionalStore(Protocol):
+    """A store that can leave out the look at a key before it makes an object there."""
+
+    def without_looking(self) -> ObjectStore:
+        """Return the same store, relying on the store's own condition alone."""
+        ...
+
+
 def join_uri(base: str, *parts: str) -> str:
     """Append key parts to a URI with single slashes between."""
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])

@@ -13,12 +13,11 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
 
 from awscrt import checksums
 
 from livekit_backup.core.etags import multipart_etag
-from livekit_backup.core.storage import ObjectHead, ObjectStore, join_uri
+from livekit_backup.core.storage import ConditionalStore, ObjectHead, ObjectStore, join_uri
 from livekit_backup.errors import ChecksumMismatchError, LivekitBackupError, RetryableError
 from livekit_backup.models.store_abilities import StoreAbilities
 
@@ -32,15 +31,6 @@ _TAGS = {"livekit-backup": "probe"}
 _RIGHT_CRC64NVME, _WRONG_CRC64NVME = (
     base64.b64encode(checksums.crc64nvme(body).to_bytes(8, "big")).decode() for body in (_BODY, _OTHER_BODY)
 )
-
-
-@runtime_checkable
-class ConditionalStore(Protocol):
-    """A store that can leave out the look at a key before it makes an object there."""
-
-    def without_looking(self) -> ObjectStore:
-        """Return the same store, relying on the store's own condition alone."""
-        ...
 
 
 def check_store(
@@ -133,14 +123,16 @@ class _Probe:
         return found
 
     def never_replaces(self) -> bool:
-        """Complete a second upload where the first one's object is, on the store's condition alone."""
+        """Complete a second upload where the first one's object is, and put another there, on the condition alone."""
         if not isinstance(self._store, ConditionalStore):
             return False
         with self._untestable("If-None-Match"):
             before = self._store.head(self._plain)
             upload_id, _ = self._create(self._plain, crc64nvme=False)
             self._put(self._plain, upload_id, body=_OTHER_BODY)
-            made = self._complete(self._store.without_looking(), self._plain, upload_id, size=len(_OTHER_BODY))
+            blind = self._store.without_looking()
+            made = self._complete(blind, self._plain, upload_id, size=len(_OTHER_BODY))
+            made = made or blind.put_new(self._plain, _OTHER_BODY, content_type=CONTENT_TYPE, metadata={})
             return not made and _is_body(before) and self._store.head(self._plain) == before
         return False
 

@@ -16,18 +16,26 @@ PROBES = "_livekit_backup/probes"
 
 
 def warehouse_abilities(
-    settings: Settings, store: ObjectStore, ledger: Ledger, now: datetime, attempt: Attempt | None = None
+    settings: Settings,
+    store: ObjectStore,
+    ledger: Ledger,
+    now: datetime,
+    attempt: Attempt | None = None,
+    *,
+    noted: StoreAbilities | None = None,
 ) -> StoreAbilities:
     """Return what is known of the warehouse's store; where nothing is, or it is old, find it out and write it down.
 
     :param attempt: whose run's report clears up, should this be killed.
+    :param noted: what the run has found before.
     :raises AccessDeniedError, ConfigurationError, StorageUnavailableError: nothing can be landed there now.
     """
     bucket = split_uri(settings.warehouse)[0]
-    known = ledger.read_abilities(bucket)
-    # A warehouse that was copied elsewhere, or a connection that was changed, brings the findings of another store.
-    if known and known.store == store.place_name() and known.is_fresh(now):
-        return known
+    for look_up in (lambda: noted, lambda: ledger.read_abilities(bucket)):
+        known = look_up()
+        # A warehouse that was copied elsewhere, or a connection that was changed, brings another store's findings.
+        if known and known.store == store.place_name() and known.is_fresh(now):
+            return known
     place = join_uri(settings.warehouse, PROBES)
     found = check_store(store, place, now, lambda uris: ledger.note_probe(attempt, uris) if attempt else None)
     ledger.write_abilities(bucket, found)

@@ -17,6 +17,9 @@ MODULES = (
     "airflow.providers.amazon.aws.hooks.s3",
     # What @task_group brings into every DAG file that has one.
     "airflow.providers.standard.decorators.python",
+    "airflow.sdk.definitions.decorators",
+    # What every task's templates take.
+    "jinja2.ext",
     "livekit_backup.core.file_links",
     "livekit_backup.core.inbox",
     "livekit_backup.core.manifest_client",
@@ -58,17 +61,15 @@ def preload() -> None:
     for module in MODULES:
         import_module(module)
     import boto3
-    import botocore.session
 
     from livekit_backup.core.http_connections import tls_context
-    from livekit_backup.hooks.s3_client import share_loader
+    from livekit_backup.hooks.s3_client import make_session_ahead, new_session
 
     tls_context()
-    session = botocore.session.Session()
-    share_loader(session)
     # Opens no connection; keys of its own keep it from looking for others.
     keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
-    boto3.session.Session(**keys, botocore_session=session).client("s3", region_name="us-east-1")
+    boto3.session.Session(**keys, botocore_session=new_session()).client("s3", region_name="us-east-1")
+    make_session_ahead()
 
 
 def _forks_tasks() -> bool:

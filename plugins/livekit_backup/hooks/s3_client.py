@@ -47,10 +47,9 @@ class S3Connection:
                 # The provider looks through the sources of the whole stack for its user agent.
                 return "livekit_backup"
 
-            def get_session(self, *args: Any, **kwargs: Any) -> Any:
-                session = super().get_session(*args, **kwargs)
-                share_loader(session._session)  # noqa: SLF001 - the provider makes it, and gives no other way in
-                return session
+            def get_session(self, region_name: str | None = None, deferrable: bool = False) -> Any:
+                factory = _session_factory()(conn=self.conn_config, region_name=region_name, config=self.config)
+                return factory.create_session(deferrable=deferrable)
 
         return LeanHook(aws_conn_id=self.aws_conn_id)
 
@@ -71,9 +70,27 @@ class S3Connection:
         )
 
 
-def share_loader(session: Any) -> None:
-    """Let a botocore session read the descriptions of services that others in this process have read."""
+def make_session_ahead() -> None:
+    """Make a botocore session for the first connection of this process, or of each process that it forks."""
+    _made_ahead[:] = [new_session()]
+
+
+_made_ahead: list[Any] = []
+
+
+def new_session() -> Any:
+    """Return a botocore session that knows no keys yet.
+
+    To make one takes 18 ms of processor time, half of what a client takes, and nothing of it is a connection's own.
+    """
+    import botocore.session
+
+    if _made_ahead:
+        return _made_ahead.pop()
+    session = botocore.session.get_session()
+    # The descriptions of services that others in this process have read.
     session.register_component("data_loader", _loader())
+    return session
 
 
 @lru_cache(maxsize=1)
@@ -81,6 +98,25 @@ def _loader() -> Any:
     import botocore.loaders
 
     return botocore.loaders.create_loader()
+
+
+@lru_cache(maxsize=1)
+def _session_factory() -> Any:
+    """Return the provider's factory, or the one that ``[aws] session_factory`` names, on sessions made ahead."""
+    from airflow.providers.amazon.aws.hooks.base_aws import BaseSessionFactory, SessionFactory
+
+    factory: Any = SessionFactory
+    if factory._create_basic_session is not BaseSessionFactory._create_basic_session:  # noqa: SLF001
+        # Somebody's own way to make the session.
+        return factory
+
+    class LeanFactory(factory):  # type: ignore[misc]
+        def _create_basic_session(self, session_kwargs: dict[str, Any]) -> Any:
+            import boto3
+
+            return boto3.session.Session(**session_kwargs, botocore_session=new_session())
+
+    return LeanFactory
 
 
 class EnvironmentConnection:

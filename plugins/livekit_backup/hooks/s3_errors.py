@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.parsers import create_parser
 
 from livekit_backup.errors import (
     AccessDeniedError,
@@ -113,6 +114,12 @@ def source_errors(uri: str) -> Iterator[None]:
         if error_code(error) in CONFLICT | _BAD_RANGE:
             raise source_changed(uri) from None
         raise
+
+
+def error_in(answer: Any, operation: str) -> ClientError:
+    """Return the error that an HTTP answer of a store stands for, as boto would have raised it."""
+    read = {"status_code": answer.status_code, "headers": answer.headers, "body": answer.content}
+    return ClientError(create_parser("rest-xml").parse(read, None), operation)
 
 
 def source_changed(uri: str) -> SourceChangedError:

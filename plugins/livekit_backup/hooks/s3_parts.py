@@ -19,15 +19,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from botocore.awsrequest import AWSResponse, create_request_object
-from botocore.exceptions import ClientError
 from botocore.hooks import first_non_none_response
-from botocore.parsers import create_parser
 from botocore.utils import percent_encode_sequence
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from livekit_backup.errors import StorageUnavailableError
 from livekit_backup.hooks.s3_bodies import PartBody
-from livekit_backup.hooks.s3_errors import error_code, error_status, store_errors
+from livekit_backup.hooks.s3_errors import error_code, error_in, error_status, store_errors
 
 ATTEMPTS = 5
 """At most, of one part; fewer where the connection's ``retries`` say so."""
@@ -90,7 +88,7 @@ class PartSender:
                 answer = self._answer_to(request.sign(number, body, checks, expects=expects), body)
                 if answer.status_code < 300:
                     return _etag(uri, answer.headers)
-                error = _error_in(answer)
+                error = error_in(answer, _OPERATION)
                 if error_status(error) >= 400 and error_code(error) not in _ELSEWHERE:
                     raise error
                 # boto finds out where the bucket is, and remembers it for the next request that it makes for us.
@@ -183,8 +181,3 @@ def _etag(uri: str, answer: Mapping[str, Any]) -> str:
     if etag := str(answer.get("ETag", "")).strip('"'):
         return etag
     raise StorageUnavailableError(f"{uri}: {_OPERATION} answered without an ETag")
-
-
-def _error_in(answer: Any) -> ClientError:
-    read = {"status_code": answer.status_code, "headers": answer.headers, "body": answer.content}
-    return ClientError(create_parser("rest-xml").parse(read, None), _OPERATION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from livekit_backup.models.references import RecordingFile
+from livekit_backup.models.store_abilities import StoreAbilities
 from livekit_backup.models.wire import FrozenModel
 
 
@@ -14,3 +15,5 @@ class Bundle(FrozenModel):
     label: str
     """What a person recognises in the UI."""
     files: tuple[RecordingFile, ...]
+    abilities: StoreAbilities | None = None
+    """The warehouse's, as the run found them: its tasks need not look them up, one by one."""

@@ -37,7 +37,7 @@ class StoreAbilities(FrozenModel):
     etags_are_md5: bool = False
     """A multipart upload's ETag is the MD5 of its parts' MD5s."""
     never_replaces: bool = False
-    """A completion on condition that there is no object leaves one that is there."""
+    """A completion, and a whole object, on condition that there is no object leave one that is there."""
     tags: bool = False
     """Objects can be tagged."""
 

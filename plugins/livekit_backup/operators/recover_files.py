@@ -1,10 +1,14 @@
-"""The two tasks of a bundle of files, which as a rule is one: download, then verify and land."""
+"""The two tasks of a bundle of files, which as a rule is one: download, then verify and land.
+
+Each task of Airflow begins in a process of its own, so what the second one would do again costs as much as the first:
+of a small file the download does all, and says so in what it returns.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -48,6 +52,10 @@ class BundleOperator(RecoveryOperator):
     :param bundle: one entry of what :class:`ResolveManifestsOperator` returned.
     """
 
+    landed: Sequence[LedgerEntry] = ()
+    """What this task itself has landed or looked at."""
+    landed_object_url = ""
+
     template_fields: Sequence[str] = (*RecoveryOperator.template_fields, "bundle")
 
     def __init__(self, *, bundle: Any, **kwargs: Any) -> None:
@@ -66,11 +74,11 @@ class BundleOperator(RecoveryOperator):
         settings = self.settings()
         ledger = self.open_ledger(settings)
         attempt = attempt_of(context)
-        bundle = self._read_bundle(ledger, attempt)
+        bundle = self._read_bundle(ledger, attempt, self._bundle_id())
         context[LABEL] = bundle.label  # type: ignore[literal-required]
         warehouse = self.warehouse_store(settings)
         abilities = lru_cache(maxsize=1)(
-            lambda: warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt)
+            lambda: warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt, noted=bundle.abilities)
         )
         with TaskLabel(context["ti"], bundle.label) as label, contextlib.ExitStack() as stack:
             recovery = FileRecovery(
@@ -89,14 +97,52 @@ class BundleOperator(RecoveryOperator):
             )
             yield bundle, recovery
 
-    def _read_bundle(self, ledger: Ledger, attempt: Attempt) -> Bundle:
-        bundle = ledger.read_bundle(attempt.dag_id, attempt.run_id, str(self.bundle))
+    def _bundle_id(self) -> str:
+        return str(self.bundle)
+
+    def _read_bundle(self, ledger: Ledger, attempt: Attempt, bundle_id: str) -> Bundle:
+        bundle = ledger.read_bundle(attempt.dag_id, attempt.run_id, bundle_id)
         if bundle is None:
             raise UploadLostError(
-                f"the ledger has no bundle {str(self.bundle)[:40]!r} of this run: clear resolve_manifests and what "
-                "follows it"
+                f"the ledger has no bundle {bundle_id[:40]!r} of this run: clear resolve_manifests and what follows it"
             )
         return bundle
+
+    def _show_link(self, url: str) -> None:
+        """Link to what landed."""
+        self.landed_object_url = url
+        if not url:
+            # Airflow would keep an empty link, at the price of a request for each file.
+            self.operator_extra_links = [
+                link for link in self.operator_extra_links if not isinstance(link, LandedObjectLink)
+            ]
+
+    def _result(self, bundle: Bundle) -> dict[str, Any]:
+        """Tell in the log what landed; return numbers and the label: the names of the files are in the ledger."""
+        for entry in self.landed:
+            log.info(
+                "%s at %s: sha256 %s, verified by %s",
+                entry.outcome.value,
+                entry.landed_uri,
+                entry.sha256,
+                ", ".join(entry.verified_by),
+            )
+            for gap in entry.unverified if len(self.landed) == 1 else ():
+                log.warning("not verified: %s", gap)
+        return {
+            "bundle": bundle.bundle_id,
+            "label": bundle.label,
+            "files": len(bundle.files),
+            "landed": len(self.landed),
+            "bytes": sum(entry.size or 0 for entry in self.landed),
+            "link": self.landed_object_url,
+        }
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:  # noqa: ARG002
+        """Return what landed, for OpenLineage's listener, which calls it by this name."""
+        from livekit_backup.hooks.lineage import lineage_of
+
+        return lineage_of(self.landed)
 
     def _sources(
         self,
@@ -145,10 +191,10 @@ class DownloadFilesOperator(BundleOperator):
 
     Runs in the configured ``pool``, unless another is given.
 
-    Returns ``{files, landed, bytes}``.
+    Returns ``{bundle, label, files, landed, bytes, link}``: numbers, and what :class:`VerifyAndLandOperator` needs.
     """
 
-    operator_extra_links: Collection[BaseOperatorLink] = (EgressSessionLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (EgressSessionLink(), LandedObjectLink())
     egress_session_url = ""
 
     def __init__(self, *, bundle: Any, **kwargs: Any) -> None:
@@ -156,57 +202,48 @@ class DownloadFilesOperator(BundleOperator):
             kwargs.setdefault("pool", pool)
         super().__init__(bundle=bundle, **kwargs)
 
-    def execute(self, context: Context) -> dict[str, int]:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Download what has not landed."""
         with airflow_errors(), self._recovery(context) as (bundle, recovery):
             self.egress_session_url = egress_session_url(bundle.files)
-            return _result(bundle, recovery.download(bundle.files))
+            try:
+                self.landed = recovery.download(bundle.files)
+            finally:
+                self._show_link(landed_object_url(self.landed, recovery.warehouse.place_name()))
+        return self._result(bundle)
 
 
 class VerifyAndLandOperator(BundleOperator):
     """Verifies an upload and completes it: completing is landing, atomic and without a copy.
 
     An upload whose bytes turn out wrong is dropped; one whose key is taken lands beside, unless ``on_conflict`` says
-    otherwise. What has landed already is looked at: it has to be where the ledger says.
+    otherwise. What the download has landed a moment ago it has verified and looked at, so there is nothing left to do
+    for it; in any later try, and whenever the task is cleared, it is looked at again: it has to be where the ledger
+    says.
 
-    Returns ``{files, landed, bytes}``.
+    :param bundle: what :class:`DownloadFilesOperator` returned; an entry of what :class:`ResolveManifestsOperator`
+        returned will do, and everything is looked at then.
+
+    Returns ``{bundle, label, files, landed, bytes, link}``.
     """
 
     operator_extra_links: Collection[BaseOperatorLink] = (LandedObjectLink(),)
-    landed_object_url = ""
-    landed: Sequence[LedgerEntry] = ()
 
-    def execute(self, context: Context) -> dict[str, int]:
-        """Verify and land what the download has left, and look at what it has landed."""
-        with airflow_errors(), self._recovery(context) as (bundle, recovery):
-            entries = self.landed = recovery.land(bundle.files)
-            self.landed_object_url = landed_object_url(entries, recovery.warehouse.place_name())
-            if not self.landed_object_url:
-                # Airflow would keep an empty link, at the price of a request for each file.
-                self.operator_extra_links = ()
-        for entry in entries:
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Verify and land what the download has left."""
+        said = self.bundle if isinstance(self.bundle, Mapping) else {}
+        if said and said["landed"] == said["files"] and attempt_of(context).try_number == 1:
+            context[LABEL] = said["label"]  # type: ignore[literal-required]
+            self._show_link(said["link"])
             log.info(
-                "%s at %s: sha256 %s, verified by %s",
-                entry.outcome.value,
-                entry.landed_uri,
-                entry.sha256,
-                ", ".join(entry.verified_by),
+                "download has verified and landed all of it, and looked at it in the warehouse: see its log. "
+                "Clear this task to look again."
             )
-            for gap in entry.unverified if len(entries) == 1 else ():
-                log.warning("not verified: %s", gap)
-        return _result(bundle, entries)
+            return dict(said)
+        with airflow_errors(), self._recovery(context) as (bundle, recovery):
+            self.landed = recovery.land(bundle.files)
+            self._show_link(landed_object_url(self.landed, recovery.warehouse.place_name()))
+        return self._result(bundle)
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:  # noqa: ARG002
-        """Return what landed, for OpenLineage's listener, which calls it by this name."""
-        from livekit_backup.hooks.lineage import lineage_of
-
-        return lineage_of(self.landed)
-
-
-def _result(bundle: Bundle, entries: Sequence[LedgerEntry]) -> dict[str, int]:
-    """Return numbers: the names are in the ledger."""
-    return {
-        "files": len(bundle.files),
-        "landed": len(entries),
-        "bytes": sum(entry.size or 0 for entry in entries),
-    }
+    def _bundle_id(self) -> str:
+        return str(self.bundle["bundle"] if isinstance(self.bundle, Mapping) else self.bundle)

@@ -47,7 +47,8 @@ class ResolveManifestsOperator(RecoveryOperator):
             attempt = attempt_of(context)
             ledger = self.open_ledger(settings)
             # Once for all the tasks that follow, and the first to say that nothing can be landed.
-            warehouse_abilities(settings, self.warehouse_store(settings), ledger, datetime.now(UTC), attempt)
+            warehouse = self.warehouse_store(settings)
+            abilities = warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt)
             primary = self.primary_store(settings)
             intake = ledger.read_intake(attempt.dag_id, attempt.run_id)
             if intake is None:
@@ -67,7 +68,7 @@ class ResolveManifestsOperator(RecoveryOperator):
                 )
             plan = plan.model_copy(update={"made_at": datetime.now(UTC)})
             account_for(plan, ledger, attempt)
-            bundles = bundle(plan.to_recover, settings, most, datetime.now(UTC))
+            bundles = bundle(plan.to_recover, settings, most, datetime.now(UTC), abilities)
             ledger.write_bundles(attempt.dag_id, attempt.run_id, bundles)
             ledger.write_plan(attempt.dag_id, attempt.run_id, plan)
         self.log.info(
