@@ -18,6 +18,7 @@ from s3_answers import Answer, Body, Request, element, error, is_checksum, metad
 
 CRC64NVME = "x-amz-checksum-crc64nvme"
 
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _PART = re.compile(rb"<Part>(.*?)</Part>", re.DOTALL)
 _NUMBER = re.compile(rb"<PartNumber>(\d+)</PartNumber>")
 _ETAG = re.compile(rb"<ETag>(?:&quot;|&#34;|\")?([0-9a-f]{32})(?:&quot;|&#34;|\")?</ETag>")
@@ -67,7 +68,7 @@ class DiscardedObjects:
             return self._answer(request, body)
 
     def _answer(self, request: Request, body: Body) -> Answer:
-        asked = request.query.keys() & {"uploads", "uploadId", "partNumber", "location", "tagging"}
+        asked = request.query.keys() & {"uploads", "uploadId", "partNumber", "location", "tagging", "list-type"}
         known: dict[tuple[str, str], Callable[[Request, Body], Answer]] = {
             ("POST", "uploads"): self._create,
             ("GET", "uploads"): self._list_uploads,
@@ -77,6 +78,7 @@ class DiscardedObjects:
             ("DELETE", "uploadId"): self._abort,
             ("GET", "tagging"): self._tags,
             ("PUT", "tagging"): self._tags,
+            ("GET", "list-type"): self._list,
             ("GET", "location"): lambda *_: xml("<LocationConstraint/>"),
             ("PUT", ""): self._put,
             ("GET", ""): self._get,
@@ -202,6 +204,19 @@ class DiscardedObjects:
             "</ListMultipartUploadsResult>"
         )
 
+    def _list(self, request: Request, _: Body) -> Answer:
+        bucket = request.path.strip("/")
+        prefix = f"/{bucket}/{request.query.get('prefix', '')}"
+        after = request.query.get("continuation-token") or request.query.get("start-after") or ""
+        paths = sorted(path for path in self._objects if path.startswith(prefix) and path > f"/{bucket}/{after}")
+        shown = paths[: int(request.query.get("max-keys") or 1000)]
+        items = "".join(_listed_xml(path.split("/", 2)[2], self._objects[path]) for path in shown)
+        more = ""
+        if len(shown) < len(paths):
+            more = f"<NextContinuationToken>{escape(shown[-1].split('/', 2)[2])}</NextContinuationToken>"
+        truncated = "true" if more else "false"
+        return xml(f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{items}</ListBucketResult>")
+
     def _get(self, request: Request, _: Body) -> Answer:
         if request.path.strip("/").count("/") < 1 and request.method == "HEAD":
             return Answer()
@@ -218,7 +233,8 @@ class DiscardedObjects:
             return Answer(200, b"", {**headers, "Content-Length": str(stored.size)})
         if stored.body is None:
             return error(501, "NotImplemented", "its bytes were discarded")
-        return Answer(200, stored.body, headers)
+        span = _RANGE.fullmatch(request.headers.get("range", ""))
+        return _part_of(stored.body, span, headers) if span and stored.body else Answer(200, stored.body, headers)
 
     def _refusal(self, request: Request) -> Answer | None:
         if request.headers.get("if-none-match") == "*" and request.path in self._objects:
@@ -241,3 +257,17 @@ def _crc64nvme_of(parts: Sequence[StoredPart]) -> str:
         own = int.from_bytes(base64.b64decode(part.headers[CRC64NVME]), "big")
         whole = checksums.combine_crc64nvme(whole, own, part.size)
     return base64.b64encode(whole.to_bytes(8, "big")).decode()
+
+
+def _part_of(body: bytes, span: re.Match[str], headers: Mapping[str, str]) -> Answer:
+    first, last = int(span[1]), min(int(span[2] or len(body)), len(body) - 1)
+    if first > last:
+        return error(416, "InvalidRange", "The requested range is not satisfiable.")
+    return Answer(206, body[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{len(body)}"})
+
+
+def _listed_xml(key: str, stored: StoredPart) -> str:
+    return (
+        f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-20T00:00:00.000Z</LastModified>"
+        f"<ETag>&quot;{stored.etag}&quot;</ETag><Size>{stored.size}</Size></Contents>"
+    )

@@ -1,4 +1,4 @@
-"""An S3 API over TLS that drops recordings and answers as if it had kept them.
+"""An S3 API, over TLS unless said otherwise, that drops recordings and answers as if it had kept them.
 
 What it answers is right: a part's ETag is the MD5 of the bytes that the recording has there, known
 from the recording's name (:mod:`synthetic_recordings`), so that every engine's own checks pass and
@@ -30,9 +30,9 @@ from local_server import end_gracefully, say_ready
 from local_tls import HOST, local_tls
 from s3_answers import Answer, Body, Request, is_checksum
 from synthetic_recordings import recording_content
-from tls_stream import AwsChunks, TlsStream
+from tls_stream import AwsChunks, PlainStream, TlsStream
 
-REASONS = {100: "Continue", 200: "OK", 204: "No Content", 404: "Not Found"}
+REASONS = {100: "Continue", 200: "OK", 204: "No Content", 206: "Partial Content", 404: "Not Found"}
 _TRAILER = re.compile(rb"(x-amz-checksum-[a-z0-9]+):([A-Za-z0-9+/=]+)\r\n")
 
 
@@ -143,14 +143,14 @@ def _is_recording(request: Request) -> bool:
     return request.method == "PUT" and "tagging" not in request.query
 
 
-def serve(listener: socket.socket, tls_folder: Path, *, verify: bool) -> None:
-    """Answer every connection in a thread of its own."""
-    context = local_tls(tls_folder).server_context()
+def serve(listener: socket.socket, tls_folder: Path | None, *, verify: bool) -> None:
+    """Answer every connection in a thread of its own; without a folder of certificates in the clear."""
+    context = tls_folder and local_tls(tls_folder).server_context()
     objects = DiscardedObjects()
 
     def answer(connection: socket.socket) -> None:
         try:
-            stream = TlsStream(connection, context)
+            stream = TlsStream(connection, context) if context else PlainStream(connection)
             Connection(stream, objects, verify=verify).serve()
         except (EOFError, OSError):
             pass  # a client that leaves is no error
@@ -183,15 +183,18 @@ CREDENTIALS: Mapping[str, str] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tls", type=Path, required=True, help="folder of the certificate, made where there is none")
+    parser.add_argument("--tls", type=Path, help="folder of the certificate, made where there is none")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--verify", action="store_true", help="hash what comes and refuse what is not the recording's")
     parser.add_argument("--until-stdin-closes", action="store_true")
     arguments = parser.parse_args()
     end_gracefully(with_stdin=arguments.until_stdin_closes)
     listener = socket.create_server((HOST, arguments.port), backlog=128)
-    local_tls(arguments.tls)
-    say_ready(url=f"https://{HOST}:{listener.getsockname()[1]}", ca=str(local_tls(arguments.tls).ca_file))
+    place = f"{HOST}:{listener.getsockname()[1]}"
+    if arguments.tls:
+        say_ready(url=f"https://{place}", ca=str(local_tls(arguments.tls).ca_file))
+    else:
+        say_ready(url=f"http://{place}")
     serve(listener, arguments.tls, verify=arguments.verify)
 
 

@@ -127,6 +127,28 @@ class TlsStream:
             self._connection.sendall(data)
 
 
+class PlainStream(TlsStream):
+    """The same without TLS, for where a client's own TLS is not what is measured."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection
+        self._buffer = bytearray(RAW_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def send(self, data: bytes) -> None:
+        self._connection.sendall(data)
+
+    def _fill(self) -> None:
+        if self._start == self._end:
+            self._start = self._end = 0
+        count = self._connection.recv_into(self._view[self._end :])
+        if not count:
+            raise EOFError
+        self._end += count
+
+
 class AwsChunks:
     """Shows the payload inside of ``aws-chunked`` framing, which boto3 puts around a body to append its checksum."""
 

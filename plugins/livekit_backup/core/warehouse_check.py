@@ -31,11 +31,14 @@ def warehouse_abilities(
     :raises AccessDeniedError, ConfigurationError, StorageUnavailableError: nothing can be landed there now.
     """
     bucket = split_uri(settings.warehouse)[0]
-    for look_up in (lambda: noted, lambda: ledger.read_abilities(bucket)):
-        known = look_up()
+
+    def holds(known: StoreAbilities | None) -> bool:
         # A warehouse that was copied elsewhere, or a connection that was changed, brings another store's findings.
-        if known and known.store == store.place_name() and known.is_fresh(now):
-            return known
+        return known is not None and known.store == store.place_name() and known.is_fresh(now)
+
+    known = noted if holds(noted) else ledger.read_abilities(bucket)
+    if known and holds(known):
+        return known
     place = join_uri(settings.warehouse, PROBES)
     found = check_store(store, place, now, lambda uris: ledger.note_probe(attempt, uris) if attempt else None)
     ledger.write_abilities(bucket, found)

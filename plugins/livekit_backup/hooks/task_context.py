@@ -102,6 +102,11 @@ def attempt_of(context: Mapping[str, Any]) -> Attempt:
     )
 
 
+def shown_label(text: str) -> str:
+    """Return as much of a label as Airflow keeps."""
+    return text[:LONGEST_LABEL]
+
+
 class TaskLabel:
     """A mapped task's label in the UI; a context manager around the task's work.
 
@@ -110,9 +115,8 @@ class TaskLabel:
     sent in between; where that cannot be, the label stays as it was.
     """
 
-    def __init__(self, ti: Any, text: str) -> None:
-        self._text = text[:LONGEST_LABEL]
-        ti.rendered_map_index = self._text
+    def __init__(self, text: str) -> None:
+        self._text = shown_label(text)
         self._timer = threading.Timer(LABEL_AFTER_SECONDS, self._show, [self._text])
         self._timer.daemon = True
 

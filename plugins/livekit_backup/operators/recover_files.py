@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from livekit_backup.errors import ConfigurationError, UploadLostError
 from livekit_backup.hooks.configuration import configured_pool
 from livekit_backup.hooks.recovery_metrics import emit_download, emit_landed
-from livekit_backup.hooks.task_context import TaskLabel, attempt_of
+from livekit_backup.hooks.task_context import TaskLabel, attempt_of, shown_label
 from livekit_backup.operators.recording_links import (
     EgressSessionLink,
     LandedObjectLink,
@@ -75,12 +75,12 @@ class BundleOperator(RecoveryOperator):
         ledger = self.open_ledger(settings)
         attempt = attempt_of(context)
         bundle = self._read_bundle(ledger, attempt, self._bundle_id())
-        context[LABEL] = bundle.label  # type: ignore[literal-required]
+        self._label(context, bundle.label)
         warehouse = self.warehouse_store(settings)
         abilities = lru_cache(maxsize=1)(
             lambda: warehouse_abilities(settings, warehouse, ledger, datetime.now(UTC), attempt, noted=bundle.abilities)
         )
-        with TaskLabel(context["ti"], bundle.label) as label, contextlib.ExitStack() as stack:
+        with TaskLabel(bundle.label) as label, contextlib.ExitStack() as stack:
             recovery = FileRecovery(
                 warehouse,
                 ledger,
@@ -96,6 +96,11 @@ class BundleOperator(RecoveryOperator):
                 on_landed=emit_landed,
             )
             yield bundle, recovery
+
+    def _label(self, context: Context, label: str) -> None:
+        context[LABEL] = label  # type: ignore[literal-required]
+        # Airflow's message of the task's end carries it; what it does not know yet it sends by a message more.
+        context["ti"].rendered_map_index = shown_label(label)
 
     def _bundle_id(self) -> str:
         return str(self.bundle)
@@ -233,7 +238,7 @@ class VerifyAndLandOperator(BundleOperator):
         """Verify and land what the download has left."""
         said = self.bundle if isinstance(self.bundle, Mapping) else {}
         if said and said["landed"] == said["files"] and attempt_of(context).try_number == 1:
-            context[LABEL] = said["label"]  # type: ignore[literal-required]
+            self._label(context, said["label"])
             self._show_link(said["link"])
             log.info(
                 "download has verified and landed all of it, and looked at it in the warehouse: see its log. "
