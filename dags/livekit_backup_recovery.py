@@ -85,7 +85,7 @@ with DAG(
     def recover_files(bundle: str) -> None:
         """One file, or a bundle of small ones: fetched unseen, then verified and made visible."""
         download = DownloadFilesOperator(task_id="download", bundle=bundle)
-        VerifyAndLandOperator(task_id="verify_and_land", bundle=download.output)
+        download >> VerifyAndLandOperator(task_id="verify_and_land")
 
     recovered = recover_files.expand(bundle=resolve_manifests.output)
     report = ReportOperator(task_id="report")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from livekit_backup.core import file_links, manifest_client, run_plan, small_files
@@ -21,8 +22,9 @@ from livekit_backup.errors import (
 )
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.operators import recovery_operator
+from livekit_backup.operators.bundle_operator import LABEL
 from livekit_backup.operators.ingest_events import IngestEventsOperator
-from livekit_backup.operators.recover_files import LABEL, DownloadFilesOperator, VerifyAndLandOperator
+from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator
 from livekit_backup.operators.report import LANDED, RECORDINGS, AllSafeOperator, ReportOperator, lines_for_ui
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
@@ -193,6 +195,37 @@ def test_a_cleared_task_looks_whether_what_the_download_has_landed_is_still_ther
     bench.store.delete(_file(bench, bundle).landing_uri)
     with pytest.raises(UploadLostError, match="clear the download task"):
         bench.run(VerifyAndLandOperator, bench.context(try_number=2), bundle=done)
+
+
+def test_the_landing_task_asks_its_own_download(bench):
+    [bundle] = _planned(bench)
+    done = bench.run(DownloadFilesOperator, bundle=bundle)
+    context, asked = bench.context(), []
+    context["ti"].xcom_pull = lambda **key: asked.append(key) or done
+    with DAG("d", schedule=None):
+        download = DownloadFilesOperator(task_id="download", bundle=bundle)
+        land = VerifyAndLandOperator(task_id="land")
+        download >> land
+    assert land.execute(context) == done
+    assert asked == [{"task_ids": "download", "map_indexes": context["ti"].map_index}]
+
+
+def test_a_landing_task_without_a_download_says_how_to_give_it_one(bench):
+    with DAG("d", schedule=None):
+        land = VerifyAndLandOperator(task_id="land")
+    with pytest.raises(ConfigurationError, match="right behind a DownloadFilesOperator"):
+        land.execute(bench.context())
+
+
+def test_a_download_that_somebody_marked_as_done_is_to_be_cleared(bench):
+    [bundle] = _planned(bench)
+    context = bench.context()
+    context["ti"].xcom_pull = lambda **_: None
+    with DAG("d", schedule=None):
+        land = VerifyAndLandOperator(task_id="land")
+        DownloadFilesOperator(task_id="download", bundle=bundle) >> land
+    with pytest.raises(UploadLostError, match="clear the download task"):
+        land.execute(context)
 
 
 def test_what_the_download_has_left_open_is_landed_by_its_word(bench, in_parts):

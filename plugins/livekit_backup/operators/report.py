@@ -12,7 +12,7 @@ from airflow.sdk import Asset, AssetAlias
 from livekit_backup.errors import NotSafeError
 from livekit_backup.hooks.recovery_metrics import emit_statement
 from livekit_backup.hooks.task_context import attempt_of, run_window
-from livekit_backup.operators.recover_files import BundleOperator
+from livekit_backup.operators.bundle_operator import BundleOperator
 from livekit_backup.operators.recovery_operator import RecoveryOperator, airflow_errors
 
 if TYPE_CHECKING:
