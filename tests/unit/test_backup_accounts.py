@@ -93,7 +93,7 @@ def test_the_state_of_an_outcome(book, outcome, state):
     assert reason == f"{outcome.value}: 'a.mp4': because"
 
 
-@pytest.mark.parametrize("outcome", set(Outcome) - {Outcome.LANDED, Outcome.ALREADY_LANDED, Outcome.IN_PRIMARY})
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.LANDED, Outcome.ALREADY_LANDED, Outcome.IN_PRIMARY}))
 def test_what_is_not_safe_is_lost_once_its_link_is_dead(book, outcome):
     recording = file(deadline=NOW - timedelta(minutes=1))
     book.list_files(recording)
