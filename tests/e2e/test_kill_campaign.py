@@ -11,22 +11,18 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from livekit_backup.testing import FakeLiveKit, Fault, Recording
-from livekit_backup.testing.embedded_airflow import EmbeddedAirflow
-from livekit_backup.testing.embedded_postgres import embedded_postgres, postgres_drivers, postgres_programs
+from livekit_backup.testing import Fault, Recording
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
 
-from .conftest import DAG_ID, ROOT, Site, iter_hours
+from .conftest import DAG_ID, Site, iter_hours
+from .databases import impatient_site, open_database
 from .task_killer import TaskKiller
 
 KILLS = int(os.environ.get("KILLS", "2"))
@@ -42,60 +38,16 @@ KINDS = (
 )
 HOUR = timedelta(hours=1)
 MIB = 1024 * 1024
-HEARTBEAT_TIMEOUT = 12
 RUN_SECONDS = 900.0
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[dict[str, str]]:
-    """What Airflow needs in its environment for its database."""
-    programs = postgres_programs()
-    drivers = postgres_drivers(ROOT / ".cache" / "compose-drivers") if programs else None
-    if not programs or not drivers:
-        print("database: SQLite")
-        yield {}
-        return
-    print("database: PostgreSQL")
-    with embedded_postgres(programs) as server:
-        yield {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": server.url,
-            "AIRFLOW__CORE__PARALLELISM": "8",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(drivers), os.environ.get("PYTHONPATH")])),
-        }
-
-
-@pytest.fixture(scope="module")
-def deadly_site(
-    s3_server: EmbeddedS3, s3_client: Any, database: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    """A site of its own, whose tasks are retried at once and whose scheduler soon misses a worker."""
-    mark = uuid.uuid4().hex[:8]
-    events, recordings = f"killed-events-{mark}", f"killed-recordings-{mark}"
-    for bucket in (events, recordings):
-        s3_client.create_bucket(Bucket=bucket)
-    dags = tmp_path_factory.mktemp("killed-dags")
-    shutil.copy(Path(__file__).with_name("impatient_recovery.py"), dags)
-    with FakeLiveKit(seed=mark) as livekit:
-        airflow = EmbeddedAirflow(
-            tmp_path_factory.mktemp("killed-airflow"),
-            dags=dags,
-            environment={
-                "SHIPPED_DAG": str(ROOT / "dags" / "livekit_backup_recovery.py"),
-                "AIRFLOW_CONN_AWS_DEFAULT": s3_server.airflow_connection(),
-                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-                "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT),
-                "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-                "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
-                "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{events}/livekit",
-                "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{recordings}/r",
-                "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": livekit.base_url.removeprefix("http://"),
-                **database,
-            },
-        )
-        with airflow:
-            airflow.await_dag(DAG_ID)
-            airflow.unpause(DAG_ID)
-            yield Site(airflow, livekit, s3_client, events, recordings)
+def deadly_site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with (
+        open_database() as database,
+        impatient_site("killed", s3_server, s3_client, database.environment, tmp_path_factory) as site,
+    ):
+        yield site
 
 
 def test_killed_at_random_instants_every_file_lands_right_and_nothing_is_left(deadly_site: Site) -> None:
