@@ -51,7 +51,7 @@ class Chaos:
         possible = [kind for kind in applicable if kind in self._kinds]
         if not possible:
             return ""
-        if self._focus in possible and self._rng.random() < 0.3:
+        if self._focus in possible and self._rng.random() < 0.6:
             possible, rate = [self._focus], 1.0 if self.counts[self._focus] < 2 else rate
         elif self._rng.random() > self._rate * rate:
             return ""

@@ -38,6 +38,11 @@ FATES: dict[str, list[Explanation]] = {
     "no length": [(_FAILED, r"without the length that it must have")],
 }
 
+STYLES: dict[str, list[Explanation]] = {
+    # Not without a break, but of which kind does not matter.
+    "nothing": [(_FAILED, r"names no version, so its bytes can only be read in one go")],
+}
+
 MANIFESTS: dict[str, list[Explanation]] = {
     "there": [],
     "absent": [(Outcome.UNRESOLVED, r"no manifest and no location")],
@@ -52,8 +57,10 @@ _BROKEN = [(_FAILED, r"broke off|ended \d+ bytes early|too slow to end")]
 _CHANGED = [
     (
         _FAILED,
-        r"changed while it was read|ignored the range|which were not asked for|which range it sent|"
-        r"has \d+ bytes now|are not the source's",
+        (
+            r"changed while it was read|ignored the range|which were not asked for|which range it sent|"
+            r"has \d+ bytes now|are not the source's"
+        ),
     )
 ]
 
@@ -79,8 +86,8 @@ SOURCE: dict[str, list[Explanation]] = {
     "source: the link dies": [_EXPIRED],
     "source: 403 denied": [(_FAILED, r"access is denied before")],
     "source: 404": [(Outcome.MISSING, r"nothing is stored there")],
-    "source: 412": _CHANGED + [(_FAILED, r"answered 412")],
-    "source: 416": _CHANGED + [(_FAILED, r"answered 416")],
+    "source: 412": [*_CHANGED, (_FAILED, r"answered 412")],
+    "source: 416": [*_CHANGED, (_FAILED, r"answered 416")],
     "source: 429": [(_FAILED, r"answered 429")],
     "source: 429 for an hour": [(_FAILED, r"answered 429")],
     "source: 500": [(_FAILED, r"answered 500")],
@@ -135,11 +142,15 @@ WAREHOUSE: dict[str, list[Explanation]] = {
     "warehouse: a body breaks off": [(_FAILED, r"broke off")],
 }
 
-KILLED: dict[str, list[Explanation]] = {"task: killed": [_SILENT]}
+TASKS: dict[str, list[Explanation]] = {
+    "task: killed": [_SILENT],
+    "task: an earlier try lives on as a zombie": [_GONE],
+    "task: most links die before the next try": [_EXPIRED],
+}
 BESIDE = [_GONE, _SILENT]
 """What a second run over the same window may do to a file of the first: it drops what the other had open."""
 
-EVERYWHERE = {**WAREHOUSE, **KILLED}
+EVERYWHERE = {**WAREHOUSE, **TASKS}
 
 
 def is_explained(outcome: Outcome, reason: str, by: Iterable[Explanation]) -> bool:

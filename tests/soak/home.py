@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from .chaos import Chaos
-from .recordings import HOST, Truth, World
+from .recordings import FRESH_UNTIL, HOST, Truth, World
 from .simulated_time import Clock
 from .stage import Stage
 from .wire import Step
@@ -51,6 +51,7 @@ RANGES = (
     "source: a range that was not asked for",
     "source: no word of which range",
 )
+BROKEN = ("source: reset in the middle", "source: cut short")
 CHANGES = ("source: another ETag",)
 LINKS = ("source: the link dies",)
 MANIFESTS = {
@@ -120,13 +121,16 @@ class Home:
         """Let the link die; there is a fresh one where its fate says so."""
         if file.fate not in ("dies", "dies, and there is a fresh link"):
             # The key that signed it is no more: what follows is a fate of its own.
-            file.fate = self._rng.choice(("dies", "dies, and there is a fresh link")) if file.fate == "fine" else file.fate
+            file.fate = (
+                self._rng.choice(("dies", "dies, and there is a fresh link")) if file.fate == "fine" else file.fate
+            )
         file.died = True
         file.is_renewed = file.fate == "dies, and there is a fresh link"
 
     def _status(self, file: Truth, *, is_fresh: bool) -> tuple[int, bytes, dict[str, str]]:
         """Return what a file's fate says for ever."""
-        if file.died and not is_fresh and file.fate.startswith("dies"):
+        is_over = self._clock.now() > (FRESH_UNTIL if is_fresh else file.deadline)
+        if is_over or (file.died and not is_fresh and file.fate.startswith("dies")):
             return STATUSES["source: 403 expired"]
         return {
             "gone": STATUSES["source: 404"],
@@ -153,17 +157,8 @@ class Home:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         fault = self._chaos.strike([*BODIES, *(RANGES if asked else ())], file.path, 4)
         body = data[start:stop]
-        if fault == "source: 200 instead of 206":
-            body, status = data, 200
-            del headers["Content-Range"]
-        elif fault == "source: a range that was not asked for":
-            other = self._rng.randrange(size)
-            if other == start:
-                other = start - 1
-            body = data[other:stop]
-            headers["Content-Range"] = f"bytes {other}-{stop - 1}/{size}"
-        elif fault == "source: no word of which range":
-            del headers["Content-Range"]
+        if fault in RANGES:
+            body, status = self._other_range(fault, data, start, stop, headers)
         elif fault == "source: wrong bytes" and body and file.proves:
             body = _altered(body, self._rng.randrange(len(body)))
         elif fault == "source: an encoding that nobody asked for":
@@ -174,6 +169,18 @@ class Home:
         if fault == "source: cut short without a length":
             del headers["Content-Length"]
         return self._steps(_head(status, headers), body, fault)
+
+    def _other_range(
+        self, fault: str, data: bytes, start: int, stop: int, headers: dict[str, str]
+    ) -> tuple[bytes, int]:
+        """Answer with another range than the one that was asked for, or without a word of which it is."""
+        del headers["Content-Range"]
+        if fault == "source: 200 instead of 206":
+            return data, 200
+        if fault == "source: a range that was not asked for":
+            start = start - 1 if start else min(1, stop - 1)
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        return data[start:stop], 206
 
     def _steps(self, head: bytes, body: bytes, fault: str) -> Iterator[Step]:
         at = self._rng.randrange(len(body)) if body else 0
@@ -215,7 +222,7 @@ class Home:
             return _streamed(*fault)
         if backup.manifest == "gone":
             return _streamed(*STATUSES["source: 404"])
-        if backup.manifest == "dead":
+        if backup.manifest == "dead" or self._clock.now() > backup.deadline:
             return _streamed(*STATUSES["source: 403 expired"])
         body = b"{}" if backup.manifest == "not a manifest" else backup.manifest_body()
         if self._chaos.strike(MANIFEST_BODIES, backup.egress_id):

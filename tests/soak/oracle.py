@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 
+from livekit_backup.core.ledger import Ledger
+from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.settings import OnConflict
 from livekit_backup.models.statement import Statement, StatementLine
@@ -16,6 +19,7 @@ from .explanations import (
     MANIFEST_FAULTS,
     MANIFESTS,
     SOURCE,
+    STYLES,
     Explanation,
     is_explained,
 )
@@ -25,7 +29,15 @@ from .warehouse import OTHERS
 
 LANDS = frozenset({"fine", "dies", "dies, and there is a fresh link"})
 LEDGER, PROBES = "s3://b/out/_l/", "s3://b/out/_livekit_backup/"
-INTRUDER = "warehouse: another's object appears at the key (412)"
+UNHEARD = frozenset(
+    {
+        "task: killed",
+        "warehouse: the answer to a change is lost",
+        "warehouse: complete answers nothing after it succeeded",
+        "warehouse: an object shows late",
+    }
+)
+"""After these an object or an upload can be there of which nobody knows."""
 
 
 class Oracle:
@@ -104,11 +116,14 @@ class Oracle:
         if line.outcome in IN_WAREHOUSE:
             if self._setting.store.objects.get(line.landed_uri) != truth.data:
                 yield f"{truth.name} is {line.outcome}, and {line.landed_uri} holds other bytes"
+            if line.sha256 != hashlib.sha256(truth.data).hexdigest():
+                yield f"{truth.name} is {line.outcome} with a SHA-256 that is not its own: {line.sha256!r}"
+            yield from self._of_entry(backup, truth)
         elif line.outcome is Outcome.IN_PRIMARY:
             if not truth.is_unsigned or self._setting.copies_primary:
                 yield f"{truth.name} is in_primary, and it is not there"
         else:
-            by = [*FATES[truth.fate], *self._of_whole(backup)]
+            by = [*FATES[truth.fate], *STYLES.get(truth.style, ()), *self._of_whole(backup)]
             for kind in self._setting.chaos.struck.get(truth.path, ()):
                 by += SOURCE[kind]
             if has_rival:
@@ -117,6 +132,24 @@ class Oracle:
                 by.append((Outcome.FAILED, "holds other content"))
             if not is_explained(line.outcome, line.reason, by):
                 yield f"{truth.name} ({truth.fate}) is {line.outcome} for no reason that there is: {line.reason}"
+
+    def _of_entry(self, backup: Backup, truth: Truth) -> Iterator[str]:
+        """What the ledger says was checked is what could be."""
+        ledger = Ledger(self._setting.store, self._setting.settings.ledger)
+        uri = ledger.entry_uri(backup.egress_id, backup.started, truth.name)
+        entry = LedgerEntry.model_validate_json(self._setting.store.objects[uri])
+        if entry.outcome not in IN_WAREHOUSE:
+            # It was written since; by then the file was gone, or the store said so.
+            return
+        if (entry.size, entry.sha256) != (len(truth.data), hashlib.sha256(truth.data).hexdigest()):
+            yield f"the ledger's word on {truth.name} is not of its bytes"
+        can_be_proven = truth.can_be_proven and (not truth.is_unsigned or self._setting.store.has_md5_etags)
+        if can_be_proven != ("source_etag" in entry.verified_by) and "source: another ETag" not in (
+            self._setting.chaos.struck.get(truth.path, ())
+        ):
+            yield f"{truth.name} ({truth.style}) was verified by {entry.verified_by}, not by {entry.unverified}"
+        if not {"destination_etag", "destination_crc64nvme", "read_back"} & set(entry.verified_by):
+            yield f"nobody has looked at {truth.name} where it landed"
 
     def _is_taken(self, backup: Backup, truth: Truth) -> bool:
         return self._setting.store.objects.get(self._setting.landing_uri(backup.egress_id, truth.name)) == OTHERS
@@ -139,6 +172,10 @@ class Oracle:
 
     def _possible(self, backup: Backup, truth: Truth) -> set[Outcome | None]:
         landed: set[Outcome | None] = {Outcome.LANDED, Outcome.ALREADY_LANDED}
+        is_late = self._setting.clock.now() > backup.deadline
+        if is_late and truth.kind in ("segment", "image"):
+            # Whether its name was known before the manifest died is another matter.
+            return {None, *landed, Outcome.EXPIRED, Outcome.IN_PRIMARY, Outcome.FAILED, *_outcomes(truth)}
         if backup.manifest != "there" and truth.kind in ("segment", "image"):
             # Nobody knows its name; what stands for it is looked at as any line is.
             return {None}
@@ -148,10 +185,10 @@ class Oracle:
             if self._setting.settings.on_conflict is OnConflict.FAIL and self._is_taken(backup, truth):
                 landed = {Outcome.FAILED}
             has_fresh = backup.manifest == "there" and truth is not backup.live_playlist
-            if truth.died and not (truth.is_renewed and has_fresh):
+            if (truth.died and not (truth.is_renewed and has_fresh)) or (is_late and not truth.is_unsigned):
                 return landed | {Outcome.EXPIRED}
             return landed
-        return {outcome for outcome, _ in FATES[truth.fate]}
+        return _outcomes(truth) | ({Outcome.EXPIRED} if is_late else set())
 
     def _of_objects(self, statement: Statement) -> Iterator[str]:
         landed = {line.landed_uri for line in statement.lines if line.outcome in IN_WAREHOUSE}
@@ -160,17 +197,33 @@ class Oracle:
                 continue
             if uri.startswith(PROBES):
                 yield f"a probe is left: {uri}"
-            elif body != OTHERS:
+            elif body != OTHERS and not (self._is_unheard_of(statement) & set(self._at(uri))):
                 yield f"an object that no line names: {uri} ({len(body)} bytes)"
         if self._setting.settings.on_conflict is not OnConflict.OVERWRITE and self._setting.store.honours_condition:
             for uri in self._setting.others:
                 if self._setting.store.objects.get(uri) != OTHERS:
                     yield f"somebody else's object is gone: {uri}"
 
+    def _is_unheard_of(self, statement: Statement) -> set[Truth]:
+        """Files whose landing nobody could write down before their link died: they are told as lost, and are there.
+
+        Their bytes were looked at when they showed, like any other's.
+        """
+        if not self._setting.chaos.all_struck() & UNHEARD:
+            return set()
+        expired = {line.filename for line in statement.lines if line.outcome is Outcome.EXPIRED}
+        return {file for _, file in self._truths.values() if file.name in expired}
+
     def _of_uploads(self, lines: dict[tuple[str, str], StatementLine]) -> Iterator[str]:
-        may_land = {
-            self._setting.landing_uri(*key) for key, line in lines.items() if line.outcome is Outcome.FAILED
-        }
+        may_land = {self._setting.landing_uri(*key) for key, line in lines.items() if line.outcome is Outcome.FAILED}
         for upload_id, (uri, parts, _) in self._setting.store.uploads.items():
+            if not parts and (self._setting.chaos.all_struck() & UNHEARD or self._setting.chaos.struck.get(uri)):
+                # Nobody heard its id, or could write it down. It holds nothing, and whatever lands there drops it.
+                continue
             if uri not in may_land or not parts:
                 yield f"{upload_id} is left open at {uri} with {len(parts)} parts"
+
+
+def _outcomes(truth: Truth) -> set[Outcome]:
+    """What a fate makes of a file."""
+    return {outcome for outcome, _ in FATES[truth.fate]}

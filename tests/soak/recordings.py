@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -22,6 +23,10 @@ HOST, ELSEWHERE, OWN = "backup.example", "elsewhere.example", "acme.s3.amazonaws
 TOKEN = "5ec2e7" * 8
 """Stands in every signature: where it shows, a link has leaked."""
 SIGNED_BEFORE = timedelta(days=3)
+FRESH_UNTIL = BEGIN + timedelta(days=30)
+
+_TIMES = tuple(int((BEGIN - SIGNED_BEFORE - timedelta(hours=hours)).timestamp()) * 10**9 for hours in (1, 0))
+"""When each recording began and ended."""
 
 FATES = {
     "fine": 60,
@@ -44,7 +49,7 @@ STYLES = {"md5": 10, "another writer's": 2, "odd parts": 1, "kms": 2, "dated": 2
 """What the home says of a version."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Truth:
     """A file as it really is."""
 
@@ -67,14 +72,20 @@ class Truth:
 
     @property
     def proves(self) -> bool:
-        """Whether the source's ETag says what the bytes must be."""
-        return self.style == "md5" or self.is_unsigned
+        """Whether another ETag means wrong bytes, so that no wrong byte of it may ever land."""
+        return self.style == "md5"
+
+    @property
+    def can_be_proven(self) -> bool:
+        """Whether right bytes can be known by the source's ETag."""
+        is_one_put = self.style == "odd parts" and len(self.data) <= PART + 100
+        return self.style in ("md5", "another writer's") or is_one_put
 
     def link(self) -> str:
         if self.is_unsigned:
             return f"https://{OWN}/{self.path}"
         fresh = self.is_renewed
-        signed = (self.deadline if not fresh else BEGIN + timedelta(days=8)) - timedelta(days=7)
+        signed = (FRESH_UNTIL if fresh else self.deadline) - timedelta(days=7)
         return (
             f"http://{self.host}/{self.path}?X-Amz-Date={signed:%Y%m%dT%H%M%SZ}&X-Amz-Expires=604800"
             f"&X-Amz-Signature={TOKEN}{'&fresh=1' if fresh else ''}"
@@ -128,11 +139,15 @@ class Backup:
     path: str = ""
 
     @property
+    def deadline(self) -> datetime:
+        """Of the manifest's own link."""
+        return BEGIN - timedelta(days=1) if self.manifest == "dead" else BEGIN - SIGNED_BEFORE + timedelta(days=7)
+
+    @property
     def manifest_link(self) -> str:
-        signed = BEGIN - (timedelta(days=8) if self.manifest == "dead" else SIGNED_BEFORE)
+        signed = self.deadline - timedelta(days=7)
         return (
-            f"http://{HOST}/{self.path}?X-Amz-Date={signed:%Y%m%dT%H%M%SZ}&X-Amz-Expires=604800"
-            f"&X-Amz-Signature={TOKEN}"
+            f"http://{HOST}/{self.path}?X-Amz-Date={signed:%Y%m%dT%H%M%SZ}&X-Amz-Expires=604800&X-Amz-Signature={TOKEN}"
         )
 
     def event(self) -> dict[str, Any]:
@@ -208,23 +223,33 @@ class World:
         return [(backup, file) for backup in self.backups for file in backup.files]
 
 
-def make_world(rng: Random) -> World:
-    """Make one to three backups."""
+def make_world(rng: Random, sizes: Sequence[int]) -> World:
+    """Make a backup without a fate, so that there is something to break, and none to three more.
+
+    :param sizes: that its file may have.
+    """
     world = World()
-    for number in range(rng.choice((1, 1, 1, 2, 3))):
+    sound = Backup(f"EG_{rng.randrange(10**6):06d}_", *_TIMES, [], path="sound/manifest.json")
+    size = rng.choice(sizes)
+    name = f"{sound.egress_id}/sound.mp4"
+    sound.files = [
+        Truth(name, rng.randbytes(size), path=f"kept/{name}", deadline=BEGIN - SIGNED_BEFORE + timedelta(days=7))
+    ]
+    world.backups.append(sound)
+    for number in range(rng.choice((0, 1, 1, 1, 2, 3))):
         world.backups.append(_backup(rng, f"EG_{rng.randrange(10**6):06d}{number}"))
     return world
 
 
 def _backup(rng: Random, egress_id: str) -> Backup:
-    ended = BEGIN - SIGNED_BEFORE
     shape = rng.choices(("file", "hls", "images"), (6, 3, 1))[0]
     backup = Backup(
         egress_id,
-        int((ended - timedelta(hours=1)).timestamp()) * 10**9,
-        int(ended.timestamp()) * 10**9,
+        *_TIMES,
         [],
-        manifest=rng.choices(("there", "absent", "gone", "dead", "not a manifest", "another's"), (80, 5, 3, 3, 3, 2))[0],
+        manifest=rng.choices(("there", "absent", "gone", "dead", "not a manifest", "another's"), (80, 5, 3, 3, 3, 2))[
+            0
+        ],
         shape=shape,
         path=f"{egress_id}/{egress_id}.json",
     )

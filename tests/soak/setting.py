@@ -18,24 +18,23 @@ from unittest import mock
 
 import httpx
 
-import livekit_backup.core.statements
-import livekit_backup.core.warehouse_check
 from livekit_backup.core import etags, manifest_client, part_plan, resuming_reader
 from livekit_backup.core.locations import Location
 from livekit_backup.models.ledger_entry import LedgerEntry
 from livekit_backup.models.settings import OnConflict, Settings
 
 from . import home, stage, warehouse
+from .between_tries import KINDS as BETWEEN_TRIES
 from .chaos import Chaos, Process
 from .home import Home
-from .recordings import OWN, PART, World, make_world
+from .recordings import OWN, PART, SMALL, World, make_world
 from .simulated_time import Clock, datetime_of, event_of
 from .stage import Stage
 from .turns import Pools, Turns
 from .warehouse import OTHERS, Warehouse
 from .wire import Network
 
-KINDS = (*stage.KINDS, *home.KINDS, *warehouse.KINDS)
+KINDS = (*stage.KINDS, *BETWEEN_TRIES, *home.KINDS, *warehouse.KINDS)
 """Every fault that a source, a warehouse or a process can have."""
 
 
@@ -44,17 +43,21 @@ class Setting:
 
     def __init__(self, seed: str, number: int) -> None:
         # Each has a generator of its own, so that a change in one moves the others little.
-        rng = self.rng = Random(f"{seed} airflow")
+        self.rng = Random(f"{seed} airflow")
         choice = Random(f"{seed} what")
         self.clock = Clock()
-        self.world: World = make_world(choice)
-        count = choice.choice((0, 1, 3, 5, 8, len(KINDS)))
-        kinds = choice.sample(KINDS, count)
+        focus = KINDS[number % len(KINDS)]
+        self.world: World = make_world(choice, _sizes_for(focus))
+        # A further range is asked for where an answer breaks off, or where there are several streams.
+        kinds = [
+            *choice.sample(KINDS, choice.choice((0, 1, 3, 5, 8, len(KINDS)))),
+            *(home.BROKEN if focus in home.RANGES else ()),
+        ]
         self.chaos = Chaos(
             Random(f"{seed} chaos"),
             kinds,
-            focus=KINDS[number % len(KINDS)],
-            rate=choice.choice((0.01, 0.03, 0.1, 0.3)),
+            focus=focus,
+            rate=choice.choice((0.3,) if focus in home.RANGES else (0.01, 0.03, 0.1, 0.3)),
             most=choice.choice((1, 2, 3, 5, 8, 13, 30, 100)),
         )
         self.turns = Turns(Random(f"{seed} turns"))
@@ -77,7 +80,7 @@ class Setting:
             on_conflict=choice.choice(list(OnConflict)),
             bundle_files=choice.choice((1, 3, 64)),
             bundle_bytes=choice.choice((4 * PART, 10**6)),
-            parallel_ranges=choice.choice((1, 1, 2, 4)),
+            parallel_ranges=4 if focus in home.RANGES else choice.choice((1, 1, 2, 4)),
         )
         self.others: dict[str, bytes] = {}
         self._store_what_was_there(choice)
@@ -108,6 +111,16 @@ class Setting:
         """What :func:`livekit_backup.core.http_connections.manifest_client` gives."""
         options.pop("timeout", None)
         return httpx.Client(transport=httpx.MockTransport(self.home.manifest), trust_env=False, **options)
+
+
+def _sizes_for(fault: str) -> tuple[int, ...]:
+    """The sizes of a file that a fault can happen to."""
+    small, large = (SMALL // 2, SMALL), (PART, 3 * PART, 5 * PART + 7)
+    if fault in home.RANGES:
+        return large[1:]
+    if fault in (*warehouse.COMPLETE, *warehouse.PARTS, *warehouse.LISTING, *warehouse.LIFECYCLE):
+        return large
+    return small if fault in warehouse.PUT else small + large
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ its result is asked for, as happens on a busy machine.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections import deque
@@ -21,12 +22,13 @@ _here = threading.local()
 
 
 class Turns:
-    """Tasks side by side, one at a time."""
+    """Tasks side by side, one at a time; one of them may itself run others side by side."""
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._waiting: dict[int, threading.Semaphore] = {}
-        self._all_ended = threading.Semaphore(0)
+        """Those that can go on, by number: neither ended nor waiting for tasks of their own."""
+        self._numbers = itertools.count(1)
         self.passed = 0
         """How often another task went on."""
 
@@ -35,46 +37,50 @@ class Turns:
         if len(tasks) == 1:
             tasks[0]()
             return
+        own = getattr(_here, "number", 0)
+        mine = self._waiting.pop(own, threading.Semaphore(0))
         errors: list[BaseException] = []
-        self._waiting = {number: threading.Semaphore(0) for number in range(len(tasks))}
-        for number, task in enumerate(tasks):
-            threading.Thread(target=self._run, args=[number, task, errors], daemon=True).start()
-        self._let_go(self._rng.choice(sorted(self._waiting)))
-        if not self._all_ended.acquire(timeout=STUCK_SECONDS * 5):
-            raise TimeoutError("tasks wait for each other")
+        left = {next(self._numbers): task for task in tasks}
+        numbers = set(left)
+        for number in left:
+            self._waiting[number] = threading.Semaphore(0)
+
+        def run(number: int) -> None:
+            _here.number = number
+            self._wait(self._waiting[number])
+            try:
+                left[number]()
+            except BaseException as error:  # noqa: BLE001 - raised again by who runs them all
+                errors.append(error)
+            del self._waiting[number]
+            numbers.discard(number)
+            if not numbers:
+                self._waiting[own] = mine
+            self._waiting[self._rng.choice(sorted(self._waiting))].release()
+
+        for number in left:
+            threading.Thread(target=run, args=[number], daemon=True).start()
+        self._waiting[self._rng.choice(sorted(self._waiting))].release()
+        self._wait(mine)
+        if not own:
+            del self._waiting[own]
         if errors:
             raise errors[0]
 
-    def _run(self, number: int, task: Callable[[], None], errors: list[BaseException]) -> None:
-        _here.number = number
-        self._wait(number)
-        try:
-            task()
-        except BaseException as error:  # noqa: BLE001 - raised again by who runs them all
-            errors.append(error)
-        del self._waiting[number]
-        if self._waiting:
-            self._let_go(self._rng.choice(sorted(self._waiting)))
-        else:
-            self._all_ended.release()
-
-    def _let_go(self, number: int) -> None:
-        self._waiting[number].release()
-
-    def _wait(self, number: int) -> None:
-        if not self._waiting[number].acquire(timeout=STUCK_SECONDS):
-            raise TimeoutError("its turn never came")
+    def _wait(self, turn: threading.Semaphore) -> None:
+        if not turn.acquire(timeout=STUCK_SECONDS):
+            raise TimeoutError("its turn never came: tasks wait for each other")
 
     def next(self) -> None:
         """Let another task go on, perhaps."""
-        own = getattr(_here, "number", None)
+        own = getattr(_here, "number", 0)
         if own not in self._waiting or len(self._waiting) == 1 or self._rng.random() < 0.5:
             return
         other = self._rng.choice(sorted(self._waiting))
         if other != own:
             self.passed += 1
-            self._let_go(other)
-            self._wait(own)
+            self._waiting[other].release()
+            self._wait(self._waiting[own])
 
 
 class Pools:

@@ -72,9 +72,8 @@ class Warehouse(MemoryStore):
         self.checks_md5 = rng.random() < 0.85
         self.has_tags = rng.random() < 0.7
         kms = rng.random() < 0.15
-        super().__init__(
-            md5_etags=not kms, keeps_crc64nvme=self.checks_crc64nvme and rng.random() < 0.7, says_kms=kms
-        )
+        super().__init__(md5_etags=not kms, keeps_crc64nvme=self.checks_crc64nvme and rng.random() < 0.7, says_kms=kms)
+        self.has_md5_etags = not kms
         self._stage, self._chaos, self._rng, self._watch = stage, chaos, rng, watch
         self._lasting: tuple[str, int] = ("", 0)
         self._looks_first = True
@@ -89,7 +88,7 @@ class Warehouse(MemoryStore):
         return other
 
     def describe(self) -> str:
-        names = ("honours_condition", "checks_crc64nvme", "checks_md5", "has_tags", "_md5_etags", "_keeps_crc64nvme")
+        names = ("honours_condition", "checks_crc64nvme", "checks_md5", "has_tags", "has_md5_etags", "_keeps_crc64nvme")
         return ", ".join(f"{name.strip('_')}={getattr(self, name)}" for name in names)
 
     # -- what every call comes past
@@ -255,9 +254,7 @@ class Warehouse(MemoryStore):
             stored = self.uploads[upload_id][1]
             if [(part.number, part.size) for part in parts] != [(n, len(b)) for n, b in sorted(stored.items())]:
                 raise ChecksumMismatchError(f"{uri}: complete_upload answered InvalidPart")
-            MemoryStore.complete_upload(
-                self, uri, upload_id, parts, size=size, crc64nvme=crc64nvme, replace=True
-            )
+            MemoryStore.complete_upload(self, uri, upload_id, parts, size=size, crc64nvme=crc64nvme, replace=True)
             self._watch(uri, self.objects[uri], uri in self.altered)
             if kind == COMPLETE[1]:
                 raise StorageUnavailableError(f"{uri}: the answer to complete_upload is lost")
@@ -307,7 +304,11 @@ class Warehouse(MemoryStore):
 
     def _intrude(self, kind: str, uri: str) -> None:
         # Beside its key a file lands under a name of its content, where nobody else writes.
-        if kind == "warehouse: another's object appears at the key (412)" and uri not in self.objects and "~" not in uri:
+        if (
+            kind == "warehouse: another's object appears at the key (412)"
+            and uri not in self.objects
+            and "~" not in uri
+        ):
             MemoryStore.put(self, uri, OTHERS)
 
 

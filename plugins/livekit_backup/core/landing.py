@@ -90,7 +90,7 @@ def beside(file: RecordingFile, upload: Upload) -> RecordingFile:
     folder, slash, name = file.landing_uri.rpartition("/")
     stem, dot, ending = name.rpartition(".")
     beside_name = f"{stem}~{mark}.{ending}" if dot and stem else f"{name}~{mark}"
-    return file.model_copy(update={"landing_uri": f"{folder}{slash}{beside_name}"})
+    return file.model_copy(update={"landing_uri": f"{folder}{slash}{beside_name}", "is_beside": True})
 
 
 class _Landing:

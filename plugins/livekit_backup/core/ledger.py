@@ -228,6 +228,9 @@ class Ledger:
 
     def _upload_uri(self, attempt: Attempt, file: RecordingFile) -> str:
         name = self.entry_uri(*file.key).rpartition("/")[2]
+        if file.is_beside:
+            # The note of the key that it should have must outlive it.
+            name = f"{name.removesuffix('.json')}-beside.json"
         return self.run_uri(attempt.dag_id, attempt.run_id, f"uploads/{file.egress_id}/{file.run}/{name}")
 
     def _read(self, model: type[_Document], uri: str) -> _Document | None:

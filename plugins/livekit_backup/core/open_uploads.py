@@ -33,20 +33,6 @@ def drop_left_open(ledger: Ledger, store: ObjectStore, attempt: Attempt, may_lan
             store.delete(uri)
 
 
-def drop_empty(landing_uri: str, store: ObjectStore) -> None:
-    """Drop uploads without a part where nothing has landed: who opened one and died, or never heard its id, noted none.
-
-    Of a run beside this one it may be the upload that it has opened this very moment: that is tried again.
-    """
-    try:
-        open_ids = store.list_uploads(landing_uri)
-        empty_ids = [upload_id for upload_id in open_ids if not store.list_parts(landing_uri, upload_id)]
-    except LivekitBackupError as error:
-        log.warning("open uploads were not looked for: %s", error)
-        return
-    drop_open_uploads([OpenUpload(landing_uri=landing_uri, upload_id=upload_id) for upload_id in empty_ids], store)
-
-
 def drop_rivals(landing_uri: str, store: ObjectStore) -> None:
     """Drop uploads that are open where they can only end in a conflict, since something has just landed there."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
-from livekit_backup.core.open_uploads import drop_empty, drop_left_open
+from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.wording import FOREVER, escaped, hours_left, quoted, readable_size
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
@@ -54,9 +54,6 @@ def make_statement(
     failed = {line.key for line in lines if line.outcome is Outcome.FAILED}
     may_land = {file.landing_uri for file in (plan.to_recover if plan else ()) if file.key in failed}
     drop_left_open(ledger, warehouse, attempt, may_land)
-    landed = {line.key for line in lines if line.outcome in IN_WAREHOUSE}
-    not_landed = {file.landing_uri for file in (plan.to_recover if plan else ()) if file.key not in landed}
-    in_parallel(lambda uri: drop_empty(uri, warehouse), sorted(not_landed))
     return Statement(
         dag_id=attempt.dag_id,
         run_id=attempt.run_id,
