@@ -241,6 +241,19 @@ def test_an_upload_that_could_not_be_dropped_is_not_filled_again():
     assert entry.source_etag == etag_of(other)
 
 
+def test_the_report_drops_what_could_not_be_dropped_before_another_took_its_place():
+    bench = _bench(data=LONG, etag=etag_of(b"x" + LONG[1:]))
+    bench.store.abort_upload, abort = _dies(StorageUnavailableError("503")), bench.store.abort_upload
+    upload = bench.download()
+    assert len(bench.store.uploads) == 2, "wrong bytes are fetched once more, into an upload of their own"
+    bench.store.abort_upload = abort
+    with pytest.raises(CorruptError):
+        bench.land(upload)
+    assert len(bench.store.uploads) == 1
+    drop_left_open(bench.ledger, bench.store, ATTEMPT, ())
+    assert bench.store.uploads == {}
+
+
 def test_parts_without_checksums_are_not_gone_on_with_in_an_upload_that_wants_them():
     bench = _bench(found={"accepts_crc64nvme": False, "refuses_wrong_crc64nvme": False})
     bench.source.faults = [11 * MIB] * 9
