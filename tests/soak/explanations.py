@@ -17,8 +17,6 @@ _EXPIRED: Explanation = (Outcome.EXPIRED, r"link (has )?expired|Request has expi
 _SILENT: Explanation = (_FAILED, r"ended without an outcome")
 """A file's tasks could not even write down why, or were never begun."""
 _GONE: Explanation = (_FAILED, r"upload was aborted|was dropped|download has left nothing")
-_DROPPED: Explanation = (_FAILED, r"was dropped and nothing is there|was dropped: clear the download")
-"""The report drops what cannot land; a person who then clears landing alone is sent to the download."""
 _CONFLICT: Explanation = (_FAILED, r"holds other content")
 
 FATES: dict[str, list[Explanation]] = {
@@ -124,7 +122,6 @@ WAREHOUSE: dict[str, list[Explanation]] = {
     "warehouse: a PUT is sent twice by the client": [],
     "warehouse: a part is lost after its 200": [
         (_FAILED, r"the warehouse holds \d+ bytes in \d+ parts of \d+ bytes in \d+ sent to it"),
-        _DROPPED,
     ],
     "warehouse: a part arrives altered": [
         (_FAILED, r"answered BadDigest|the warehouse holds other parts|are not the source's"),
