@@ -33,6 +33,8 @@ def main() -> int:
         findings = simulate(f"{asked.seed}/{number}")
         counts += findings.counts
         outcomes += findings.outcomes
+        if number and not number % 1000:
+            print(f"{number} runs, {len(failed)} failed, {time.monotonic() - began:.0f} s", flush=True)
         if findings.wrong:
             failed.append(findings)
             if len(failed) <= asked.most:

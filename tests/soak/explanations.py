@@ -126,6 +126,8 @@ WAREHOUSE: dict[str, list[Explanation]] = {
     "warehouse: a part arrives altered": [
         (_FAILED, r"answered BadDigest|the warehouse holds other parts|are not the source's"),
         (Outcome.CORRUPT, r"the bytes have ETag|nothing was left there"),
+        # By a try that died before it could say that what it had landed was wrong, and removed.
+        _GONE,
     ],
     "warehouse: a listing of parts lags": [
         (_FAILED, r"the warehouse holds \d+ bytes in \d+ parts of \d+ bytes in \d+ sent to it")
