@@ -99,6 +99,7 @@ class Home:
         is_fresh = "fresh" in parse_qs(url.query)
         asked = _RANGE.search(request)
         matches = _MATCH.search(request)
+        has_condition = bool(matches) or b"\r\nIf-Unmodified-Since: " in request
         status, body, headers = self._status(file, is_fresh=is_fresh)
         changed: dict[str, str] = {}
         if not status:
@@ -111,11 +112,14 @@ class Home:
                 self._die(file)
                 status, body, headers = self._status(file, is_fresh=is_fresh)
         etag = {**file.headers(), **changed}.get("ETag", "").strip('"')
+        if changed and has_condition and self._rng.random() < 0.5:
+            # A home that knows no conditions gives the bytes of the other version.
+            return self._body(file, asked, changed, _altered(file.data, len(file.data) // 3, 0x02))
         if not status and matches and matches[1].decode() != etag:
             status = 412
         if status:
             return _plain(status, body, headers)
-        return self._body(file, asked, changed)
+        return self._body(file, asked, changed, file.data)
 
     def _die(self, file: Truth) -> None:
         """Let the link die; there is a fresh one where its fate says so."""
@@ -143,8 +147,8 @@ class Home:
             "no length": (200, b"", {"Transfer-Encoding": "chunked"}),
         }.get(file.fate, (0, b"", {}))
 
-    def _body(self, file: Truth, asked: re.Match[bytes] | None, changed: dict[str, str]) -> Iterator[Step]:
-        data, size = file.data, len(file.data)
+    def _body(self, file: Truth, asked: re.Match[bytes] | None, changed: dict[str, str], data: bytes) -> Iterator[Step]:
+        size = len(data)
         if file.fate == "wrong bytes":
             data = _altered(data, size // 2, 0x01)
         start, stop, status = 0, size, 200
