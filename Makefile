@@ -8,11 +8,14 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPATH :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: help demo ui test unit functional e2e check format bench clean
+.PHONY: help demo ui test unit functional e2e soak check format bench clean
+SEED ?= 1
+RUNS ?= 5000
 help:
 	@echo "make demo        recover recordings in a real Airflow and check them against the originals"
 	@echo "make ui          Airflow's UI with the demo's runs in it"
 	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
+	@echo "make soak        the recovery among thousands of simulated faults: SEED=1 RUNS=5000, or REPLAY=1/137 for one run"
 	@echo "make check       ruff, mypy and the import rules"
 	@echo "make bench       measure; the figures are in docs/performance.md"
 	@echo "make format      let ruff mend and format"
@@ -42,6 +45,9 @@ test: unit functional e2e
 
 unit functional e2e: $(STAMP)
 	$(BIN)/python -m pytest -q tests/$@
+
+soak: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m soak $(if $(REPLAY),--replay $(REPLAY),--seed $(SEED) --runs $(RUNS))
 
 check: $(STAMP)
 	$(BIN)/ruff check

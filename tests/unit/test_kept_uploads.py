@@ -79,6 +79,16 @@ def test_the_report_keeps_a_whole_upload_that_may_Still_land(caplog):
     assert bench.store.uploads == {}
 
 
+def test_the_report_keeps_a_whole_upload_whose_listing_lags():
+    bench = _bench()
+    bench.ledger.note_result(ATTEMPT, bench.file, bench.download())
+    list_parts = bench.store.list_parts
+    bench.store.list_parts = lambda *at: list_parts(*at)[:-1]
+    drop_left_open(bench.ledger, bench.store, ATTEMPT, {URI})
+    bench.store.list_parts = list_parts
+    assert bench.land(bench.ledger.open_upload(ATTEMPT, bench.file).result).sha256 == SHA
+
+
 def test_the_report_drops_a_part_of_a_recording():
     bench = _bench(faults=[11 * MIB] * 9)
     with pytest.raises(TransferInterruptedError):
@@ -239,6 +249,19 @@ def test_an_upload_that_could_not_be_dropped_is_not_filled_again():
     assert bench.store.objects[URI] == other
     assert bench.store.uploads == {}, "what is open where something has landed is dropped"
     assert entry.source_etag == etag_of(other)
+
+
+def test_the_report_drops_what_could_not_be_dropped_before_another_took_its_place():
+    bench = _bench(data=LONG, etag=etag_of(b"x" + LONG[1:]))
+    bench.store.abort_upload, abort = _dies(StorageUnavailableError("503")), bench.store.abort_upload
+    upload = bench.download()
+    assert len(bench.store.uploads) == 2, "wrong bytes are fetched once more, into an upload of their own"
+    bench.store.abort_upload = abort
+    with pytest.raises(CorruptError):
+        bench.land(upload)
+    assert len(bench.store.uploads) == 1
+    drop_left_open(bench.ledger, bench.store, ATTEMPT, ())
+    assert bench.store.uploads == {}
 
 
 def test_parts_without_checksums_are_not_gone_on_with_in_an_upload_that_wants_them():

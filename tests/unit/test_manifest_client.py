@@ -61,7 +61,13 @@ def test_a_manifest():
     assert Bench(_answer(200, MANIFEST)).fetch().egress_id == "EG_roomComp01A"
 
 
-@pytest.mark.parametrize("transient", [_answer(503), _answer(429), httpx.ConnectError("no"), httpx.ReadTimeout("no")])
+PAGE = _answer(200, b"<html>Sorry</html>", Content_Type="text/html; charset=utf-8")
+"""A gateway says so that it is not well."""
+
+
+@pytest.mark.parametrize(
+    "transient", [_answer(503), _answer(429), PAGE, httpx.ConnectError("no"), httpx.ReadTimeout("no")]
+)
 def test_what_passes_is_tried_again(transient):
     bench = Bench(transient, _answer(200, MANIFEST))
     assert bench.fetch().files

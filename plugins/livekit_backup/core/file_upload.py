@@ -58,6 +58,7 @@ class FileUpload:
         self._attempt = attempt
         self._holder = uuid.uuid4().hex
         self._opened: OpenUpload | None = None
+        self._undropped: OpenUpload | None = None
 
     def left_open(self, abilities: StoreAbilities) -> Work | None:
         """Find what an earlier try of this run has left and take it over, if it can be gone on with; else drop it.
@@ -72,8 +73,7 @@ class FileUpload:
             self._note(noted.model_copy(update={"holder": self._holder}))
             return work
         # Another landing key may be in a bucket that is no more.
-        with contextlib.suppress(LivekitBackupError):
-            self._sink(noted).abort()
+        self._abort(noted)
         return None
 
     def _to_go_on_with(self, noted: OpenUpload, abilities: StoreAbilities) -> Work | None:
@@ -114,6 +114,7 @@ class FileUpload:
         try:
             if work.plan.proves_source and not new.etags_are_md5:
                 raise EtagsProveNothingError(f"{self.file.landing_uri} is encrypted so that ETags are no MD5s there")  # noqa: TRY301 - it is dropped like after any error
+            self._keep_undropped()
             self._note(opened)
         except BaseException:
             # What nobody knows of, nobody can go on with or drop.
@@ -131,10 +132,25 @@ class FileUpload:
         opened, self._opened = self._opened, None
         if opened is None:
             return
-        with contextlib.suppress(LivekitBackupError):
+        try:
             noted = self._ledger.open_upload(self._attempt, self.file)
-            if noted and noted.upload_id == opened.upload_id and noted.holder == self._holder:
-                self._sink(opened).abort()
+        except LivekitBackupError:
+            self._undropped = opened
+            return
+        if noted and noted.upload_id == opened.upload_id and noted.holder == self._holder:
+            self._abort(opened)
+
+    def _abort(self, opened: OpenUpload) -> None:
+        try:
+            self._sink(opened).abort()
+        except LivekitBackupError:
+            self._undropped = opened
+
+    def _keep_undropped(self) -> None:
+        """Note anew what could not be dropped: the note of the next upload takes the place of its own."""
+        if self._undropped:
+            self._ledger.note_undropped(self._attempt, self.file, self._undropped)
+            self._undropped = None
 
     @contextlib.contextmanager
     def kept_for_the_next_try(self) -> Iterator[None]:

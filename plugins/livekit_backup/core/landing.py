@@ -90,7 +90,7 @@ def beside(file: RecordingFile, upload: Upload) -> RecordingFile:
     folder, slash, name = file.landing_uri.rpartition("/")
     stem, dot, ending = name.rpartition(".")
     beside_name = f"{stem}~{mark}.{ending}" if dot and stem else f"{name}~{mark}"
-    return file.model_copy(update={"landing_uri": f"{folder}{slash}{beside_name}"})
+    return file.model_copy(update={"landing_uri": f"{folder}{slash}{beside_name}", "is_beside": True})
 
 
 class _Landing:
@@ -134,6 +134,10 @@ class _Landing:
             if completed and not self._is_ours(head):
                 # Of two completions at the same instant stores were seen to let both win: look again later.
                 raise StorageUnavailableError(f"{upload.landing_uri} does not show what was completed: it {wrong}")
+            if not self._is_ours(head) and completed is None and self._replace:
+                raise UploadLostError(
+                    f"the upload that was to replace {upload.landing_uri} was dropped: clear the download task"
+                )
             if not self._is_ours(head):
                 raise LandingConflictError(
                     f"{upload.landing_uri} holds other content (it {wrong}): move it away, then clear the "

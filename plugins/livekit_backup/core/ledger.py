@@ -188,6 +188,12 @@ class Ledger:
         """
         self._store.put(self._upload_uri(attempt, file), upload.model_dump_json().encode())
 
+    def note_undropped(self, attempt: Attempt, file: RecordingFile, upload: OpenUpload) -> None:
+        """Remember an upload that could not be dropped beside the one that takes its place, for the report to drop."""
+        mark = hashlib.sha256(upload.upload_id.encode()).hexdigest()[:16]
+        uri = f"{self._upload_uri(attempt, file).removesuffix('.json')}-{mark}.json"
+        self._store.put(uri, upload.model_dump_json().encode())
+
     def note_result(self, attempt: Attempt, file: RecordingFile, result: Upload) -> OpenUpload:
         """Remember what the download found, for the task that lands it."""
         noted = self.open_upload(attempt, file)
@@ -222,6 +228,9 @@ class Ledger:
 
     def _upload_uri(self, attempt: Attempt, file: RecordingFile) -> str:
         name = self.entry_uri(*file.key).rpartition("/")[2]
+        if file.is_beside:
+            # The note of the key that it should have must outlive it.
+            name = f"{name.removesuffix('.json')}-beside.json"
         return self.run_uri(attempt.dag_id, attempt.run_id, f"uploads/{file.egress_id}/{file.run}/{name}")
 
     def _read(self, model: type[_Document], uri: str) -> _Document | None:

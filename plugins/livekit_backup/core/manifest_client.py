@@ -123,6 +123,9 @@ class ManifestClient:
         error = error_for_answer(location, response.status_code, response.headers, bytes(body), datetime.now(UTC))
         if error:
             raise error
+        if response.headers.get("content-type", "").startswith("text/html"):
+            # A proxy or a gateway says so that it is not well; no store keeps a manifest as a page.
+            raise SourceUnavailableError(f"{location.name} answered with a web page instead of the manifest")
         if len(body) > limit:
             raise UnresolvedError(f"the manifest at {location.name} is over {MAX_MANIFEST_BYTES} bytes")
         if response.headers.get("content-encoding", "identity") != "identity":

@@ -61,4 +61,7 @@ def _is_whole(upload: OpenUpload, store: ObjectStore) -> bool:
         # Whole or not, it cannot be dropped either.
         log.warning("an open upload was not looked at: %s", error)
         return True
-    return sum(part.size for part in parts or ()) == upload.size
+    if parts is None:
+        return False
+    # Each part was acknowledged to a download that came to its end; a listing may lag behind that.
+    return upload.result is not None or sum(part.size for part in parts) == upload.size

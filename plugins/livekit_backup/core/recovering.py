@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -207,15 +208,19 @@ class FileRecovery:
             )
         # An upload belongs to its key, so the bytes have to come once more; should the link be dead by now, this one
         # is all that there is.
-        other = beside(file, done)
-        noted = self.ledger.open_upload(self.attempt, file)
-        try:
-            again = self._download(other, anew=True)
-        except BaseException:
-            if noted:
-                self.ledger.note_upload(self.attempt, file, noted)
-            raise
+        entry = self._land_beside(beside(file, done))
         drop_open_uploads([OpenUpload(landing_uri=done.landing_uri, upload_id=done.upload_id or "")], self.warehouse)
+        return entry
+
+    def _land_beside(self, other: RecordingFile) -> LedgerEntry:
+        noted = self.ledger.open_upload(self.attempt, other)
+        if noted and noted.result:
+            # An earlier try had all bytes here, and may even have landed them.
+            with contextlib.suppress(UploadLostError):
+                return self._land_at(other, noted.result)
+        again = self._download(other)
+        if isinstance(again, Upload):
+            self.ledger.note_result(self.attempt, other, again)
         return self._land_at(other, again)
 
     def _land_at(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:

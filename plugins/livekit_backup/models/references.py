@@ -115,6 +115,8 @@ class RecordingFile(FileIdentity):
     """Bytes by the event; None where it does not say."""
     landing_uri: str = ""
     """``s3://bucket/key`` where it lands; empty when it cannot."""
+    is_beside: bool = False
+    """That key is another than the file should have, which holds other content."""
     events: tuple[EventRef, ...] = ()
     label: str = ""
     """What a person recognises in the UI."""
