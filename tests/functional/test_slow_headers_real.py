@@ -12,7 +12,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 import pytest
 import urllib3
 
-from livekit_backup.core import http_connections
+from livekit_backup.core import checked_connections
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.locations import Location
 from livekit_backup.errors import RefusedError, SourceUnavailableError
@@ -105,7 +105,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
-    monkeypatch.setattr(http_connections, "HEADERS_SECONDS", LIMIT)
+    monkeypatch.setattr(checked_connections, "HEADERS_SECONDS", LIMIT)
 
 
 @pytest.fixture

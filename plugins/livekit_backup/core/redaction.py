@@ -10,6 +10,8 @@ import logging
 import re
 from urllib.parse import urlsplit
 
+from livekit_backup.core.wording import escaped
+
 _LIBRARIES = ("httpx", "httpcore", "urllib3")
 _LOGGERS = ("httpx", "httpcore.http11", "httpcore.connection", "urllib3.connection", "urllib3.connectionpool")
 """Those known to log URLs, in case they have not logged yet."""
@@ -35,7 +37,9 @@ def safe_url(url: str) -> str:
         return "(a malformed URL)"
     # A query can hide in the path: encoded, or behind an ampersand that lost its question mark.
     path = re.split(r"%3f|&|;", parts.path, maxsplit=1, flags=re.IGNORECASE)[0]
-    return f"{parts.scheme}://{host}{port}{path}"[:MAX_SHOWN]
+    shown = f"{parts.scheme}://{host}{port}{path}"[:MAX_SHOWN]
+    # A path from an event may hold what moves a terminal's cursor or turns the reading direction.
+    return shown if shown.isprintable() else escaped(shown, MAX_SHOWN)
 
 
 class QueryRedactingFilter(logging.Filter):
