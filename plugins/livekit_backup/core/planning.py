@@ -142,4 +142,5 @@ def _land(file: RecordingFile, settings: Settings) -> str:
         started=file.started,
         room_name=file.room_name,
         room_id=file.room_id,
+        inbox=settings.inbox,
     )

@@ -98,7 +98,7 @@ def _location_check(settings: Settings) -> CheckLocation:
 
     @lru_cache(maxsize=MOST_LOOKUPS)
     def ask(host: str, port: int) -> list[str] | OSError:
-        if ask.cache_info().misses >= MOST_LOOKUPS:
+        if ask.cache_info().misses > MOST_LOOKUPS:
             return OSError(0, f"over {MOST_LOOKUPS} hosts in one run are not looked up ahead")
         try:
             return system_resolver(host, port)
