@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
+FUZZ_STAMP := $(VENV)/.fuzz-installed
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPATH :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: help demo ui test unit functional e2e check format bench clean
+.PHONY: help demo ui test unit functional e2e check format bench fuzz clean
 help:
 	@echo "make demo        recover recordings in a real Airflow and check them against the originals"
 	@echo "make ui          Airflow's UI with the demo's runs in it"
 	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
-	@echo "make check       ruff, mypy and the import rules"
+	@echo "make check       ruff, mypy, the import rules and the pinned dependencies"
 	@echo "make bench       measure; the figures are in docs/performance.md"
+	@echo "make fuzz        over a million hostile inputs; the figures are in docs/reliability.md"
 	@echo "make format      let ruff mend and format"
 	@echo "make clean       remove all that the above have made"
 
@@ -32,6 +34,12 @@ $(BENCH_STAMP): $(STAMP)
 	  || $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e '.[bench]'
 	touch $(BENCH_STAMP)
 
+# Fuzzing that follows the coverage, for whom tests/fuzz is run by hand.
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -c constraints.txt -e '.[fuzz]' \
+	  || $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e '.[fuzz]'
+	touch $(FUZZ_STAMP)
+
 demo: $(STAMP)
 	@$(BIN)/python demo/play.py
 
@@ -47,7 +55,7 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_dependencies.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix
@@ -56,5 +64,8 @@ format: $(STAMP)
 bench: $(BENCH_STAMP)
 	$(BIN)/python benchmarks/run.py
 
+fuzz: $(FUZZ_STAMP)
+	nice -n 19 $(BIN)/python tests/fuzz/run_campaign.py
+
 clean:
-	rm -rf $(VENV) .demo .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) .demo .fuzz .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache

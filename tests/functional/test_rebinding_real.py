@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import pytest
 
@@ -192,7 +193,7 @@ class _Redirecting:
         self.place = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> _Redirecting:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -114,7 +114,7 @@ def test_of_a_million_faults_the_first_is_enough(monkeypatch, wrong):
     body = f'{{"files":[{",".join([wrong] * 150_000)}]}}'.encode()
     tracemalloc.start()
     try:
-        with pytest.raises(UnresolvedError, match="files.0: "):
+        with pytest.raises(UnresolvedError, match=r"files\.0: "):
             _fetch(monkeypatch, io.BytesIO(body))
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -53,7 +53,7 @@ class FoundFiles:
         except LivekitBackupError as error:
             self.put(ResolvedFile(filename or self._without_name("without a name"), kind, error=error))
             return
-        name = filename or location.key_path or self._without_name("without a name")
+        name = filename or location.file_name or self._without_name("without a name")
         self.put(ResolvedFile(name, kind, location, self._sizes.get(name)))
 
     def _without_name(self, why: str) -> str:

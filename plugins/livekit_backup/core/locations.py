@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from livekit_backup.core.public_addresses import is_public
-from livekit_backup.core.redaction import safe_url
+from livekit_backup.core.redaction import safe_url, without_hidden_query
 from livekit_backup.errors import RefusedError, SourceUnavailableError
 
 Resolver = Callable[[str, int], Iterable[str]]
@@ -25,7 +25,7 @@ MAX_URL = 16 * 1024
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIGNATURES = frozenset({"x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig"})
-_HIDDEN_QUERY = re.compile(r"%3f|signature=|sig=", re.IGNORECASE)
+_HIDDEN_QUERY = re.compile(r"%(?:25)*3f|signature=|sig=", re.IGNORECASE)
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$|^[0-9a-f:.]+$")
 
 
@@ -65,6 +65,11 @@ class Location:
     def key_path(self) -> str:
         """The path as it names an object: decoded, without slashes around it."""
         return unquote(self.path).strip("/")
+
+    @property
+    def file_name(self) -> str:
+        """What a file is called that only its location names: the path, without the query that may hide in it."""
+        return unquote(without_hidden_query(self.path)).strip("/")
 
     @property
     def is_signed(self) -> bool:

@@ -41,7 +41,7 @@ class RecordingHome:
         self._checked.known = check_location(location, self._allowed_hosts, resolver)
         try:
             pool = self._pool = self._pool or pool_for(location, self._checked)
-            _read_alike(location)
+            check_reading(location)
             return pool.request(
                 "GET",
                 location.url,
@@ -64,8 +64,11 @@ class RecordingHome:
             self._pool.clear()
 
 
-def _read_alike(location: Location) -> None:
-    """See that urllib3, which connects, finds the host in the URL that was checked."""
+def check_reading(location: Location) -> None:
+    """Refuse a location in which urllib3, which connects, finds another host than was checked.
+
+    :raises RefusedError: it does.
+    """
     url = urllib3.util.parse_url(location.url)
     host = (url.host or "").strip("[]").rstrip(".").lower()
     if (url.scheme, host, url.port or location.port) != (location.scheme, location.host, location.port) or url.auth:
