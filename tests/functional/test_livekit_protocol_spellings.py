@@ -67,7 +67,9 @@ def _spelled(draw, message):
             made[name] = _scalar(draw, field, value)
         elif draw(st.booleans()):
             made[name] = draw(st.sampled_from([None, _scalar(draw, field, value)]))
-    unknown = draw(st.dictionaries(st.sampled_from(["newField", "new_field", "x"]), st.sampled_from([1, "a", {}, [{}]])))
+    unknown = draw(
+        st.dictionaries(st.sampled_from(["newField", "new_field", "x"]), st.sampled_from([1, "a", {}, [{}]]))
+    )
     order = draw(st.permutations(list({**unknown, **made}.items())))
     return dict(order)
 
@@ -106,8 +108,6 @@ class _Stored:
 
     def close(self) -> None:
         pass
-
-
 
 
 @settings(unshrunk, max_examples=40)

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from livekit_backup.core.locations import MAX_URL, Location
-from livekit_backup.core.recording_home import RecordingHome
+from livekit_backup.core.recording_home import RecordingHome, check_reading
 from livekit_backup.core.redaction import safe_url
 from livekit_backup.errors import LivekitBackupError, RefusedError
 
@@ -91,6 +91,16 @@ def test_the_attack_on_the_parsers_reaches_both_ends():
         assert _where_it_connects(patch, "https://b.s3.amazonaws.com/k?X-Amz-Signature=hush")
         assert _where_it_connects(patch, "http://minio.acme:9000/k?X-Amz-Signature=hush")
         assert not _where_it_connects(patch, "https://evil.example/k?X-Amz-Signature=hush")
+
+
+@pytest.mark.parametrize(("field", "value"), [("host", "evil.example"), ("port", 8443), ("scheme", "http")])
+def test_a_url_that_is_read_in_two_ways_is_refused(field, value):
+    """No such URL is known: the property above finds none. Parsers change, and the check stays."""
+    location = Location("https://b.s3.amazonaws.com/k?X-Amz-Signature=hush")
+    check_reading(location)
+    setattr(location, field, value)
+    with pytest.raises(RefusedError, match="it can be read in two ways"):
+        check_reading(location)
 
 
 @pytest.mark.parametrize("length", [MAX_URL + 1, 1_000_000])
