@@ -61,8 +61,6 @@ def _spelled(draw, message):
                 made[name] = _spelled(draw, value)
             elif not field.containing_oneof and draw(st.booleans()):
                 made[name] = None
-        elif field.is_repeated:
-            made[name] = list(value)
         elif value != field.default_value:
             made[name] = _scalar(draw, field, value)
         elif draw(st.booleans()):

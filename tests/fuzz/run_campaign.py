@@ -52,7 +52,7 @@ def _campaign(names: list[str], scale: float, seed: int, seconds: int) -> int:
         options = [
             f"-runs={int(RUNS[name] * scale)}",
             f"-seed={seed}",
-            "-max_len=4096",
+            "-max_len=1024",
             "-timeout=20",
             "-rss_limit_mb=2048",
         ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import urllib3
+from urllib3.connection import port_by_scheme
 
 from livekit_backup.core.checked_connections import CheckedAddresses
 from livekit_backup.core.http_connections import pool_for, resolver_for, why_unanswered
@@ -71,5 +72,9 @@ def check_reading(location: Location) -> None:
     """
     url = urllib3.util.parse_url(location.url)
     host = (url.host or "").strip("[]").rstrip(".").lower()
-    if (url.scheme, host, url.port or location.port) != (location.scheme, location.host, location.port) or url.auth:
+    if (url.scheme, host, url.port or port_by_scheme.get(url.scheme or "")) != (
+        location.scheme,
+        location.host,
+        location.port,
+    ) or url.auth:
         raise RefusedError(f"{location.name} is not a usable URL: it can be read in two ways")

@@ -191,7 +191,8 @@ def _count(number: int, noun: str) -> str:
 def not_safe(statement: Statement) -> list[str]:
     """Return a sentence for each of the first files that are not safe, the nearest deadline first."""
     return [
-        f"{line.outcome.value}, {_left(line)}{escaped(line.egress_id)} {quoted(line.filename)}: {escaped(line.reason, 500)}"
+        f"{line.outcome.value}, {_left(line)}{escaped(line.egress_id)} {quoted(line.filename)}: "
+        f"{escaped(line.reason, 500)}"
         for line in statement.recoverable[:MAX_NAMED_IN_XCOM]
     ]
 
