@@ -7,12 +7,13 @@ import io
 import json
 import tracemalloc
 import unicodedata
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
 import urllib3
 
-from livekit_backup.core import manifest_client, run_plan
+from livekit_backup.core import manifest_client, plan_room, run_plan
 from livekit_backup.core.found_files import FoundFiles
 from livekit_backup.core.locations import Location
 from livekit_backup.core.manifest_bounds import MAX_ENTRIES, MAX_VALUES
@@ -155,14 +156,35 @@ def test_no_more_hosts_are_looked_up_ahead_than_a_run_has(monkeypatch):
         {"filename": f"{number}.mp4", "location": signed("k").replace("livekit-egress", f"b{number}")}
         for number in range(1000)
     ]
-    bench.manifests["/m.json"] = {"egress_id": "EG_1", "files": files}
+    bench.manifests["/EG_1.json"] = {"egress_id": "EG_1", "files": files}
     plan = bench.plan(most=5000)
     assert len(plan.files) == 1000
     assert len(asked) == run_plan.MOST_LOOKUPS
 
 
-def _backed_up():
-    return {"egressId": "EG_1", "startedAt": "1", "backupStorageUsed": True, "manifestLocation": signed("m.json")}
+def test_many_large_manifests_are_in_the_way_of_no_small_one(monkeypatch):
+    monkeypatch.setattr(plan_room, "LARGE", 5)
+    monkeypatch.setattr(plan_room, "MOST_PLANNED", 25)
+    ids = ["EG_1", "EG_2", "EG_3", "EG_4"]
+    bench = RunBench(*({"event": "egress_ended", "egressInfo": _backed_up(name)} for name in ids))
+    for name, count in zip(ids, (10, 10, 10, 5), strict=True):
+        files = [_file(f"{number}.mp4", f"{name}/{number}") for number in range(count)]
+        bench.manifests[f"/{name}.json"] = {"egress_id": name, "files": files}
+    plan = bench.plan(most=5000)
+    found = Counter(file.egress_id for file in plan.to_recover)
+    assert found["EG_4"] == 5
+    assert sum(found.values()) == 25
+    [whole] = plan.accounted
+    assert (whole.file.filename, whole.outcome) == ("(all files)", Outcome.FAILED)
+    assert whole.reason == (
+        "10 files, and over 25 in large backups of this run; recover it by itself: "
+        f"airflow livekit-backup recover {whole.file.egress_id}"
+    )
+    assert len(bench.ledger.read_files(whole.file.egress_id, 1)) == 10, "its alarms know each of them"
+
+
+def _backed_up(name="EG_1"):
+    return {"egressId": name, "startedAt": "1", "backupStorageUsed": True, "manifestLocation": signed(f"{name}.json")}
 
 
 # --- names ---------------------------------------------------------------------------------

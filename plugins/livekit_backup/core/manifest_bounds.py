@@ -7,7 +7,8 @@ some 110,000. So what makes values is counted in the bytes before any is made.
 from __future__ import annotations
 
 MAX_ENTRIES = 150_000
-"""Files, segments and images: a day of segments of one second, and a minute's rest. They take up to 450 MiB."""
+"""Files, segments and images: a day of segments of one second, and a minute's rest. The largest that fits
+took 355 MiB to read, and 560 MiB with its plan."""
 MAX_VALUES = 1_000_000
 """LiveKit's entries have at most five."""
 

@@ -11,6 +11,7 @@ from livekit_backup.core.http_connections import resolver_for
 from livekit_backup.core.inbox import load_events, why_gone
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.locations import check_location, system_resolver
+from livekit_backup.core.plan_room import PlanRoom
 from livekit_backup.core.planning import CheckLocation, FindPrimary, merge_plans, plan_backup
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
@@ -53,6 +54,7 @@ def plan_run(
     """
     check = _location_check(settings)
     unanswered: list[str] = []
+    room = PlanRoom()
 
     def plan(ref: BackupRef, events: Sequence[WebhookEvent]) -> Plan:
         if not events:
@@ -71,7 +73,7 @@ def plan_run(
             ref.brought_by is not EventSource.LINK and not ledger.read_files(ref.egress_id, ref.run)
         ):
             ledger.write_files(ref.egress_id, ref.run, planned.files)
-        return planned
+        return room.fit(planned, ref)
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="resolve") as pool:
         plans: list[Plan] = []
