@@ -171,9 +171,8 @@ def test_no_more_addresses_are_tried_than_a_home_has(monkeypatch: pytest.MonkeyP
 
 
 @both
-def test_a_redirect_inside_is_not_followed(livekit: FakeLiveKit, fetch: Fetch) -> None:
+def test_a_redirect_inside_is_not_followed(fetch: Fetch) -> None:
     """Whatever the address, the scheme or the kind of redirect: the answer is an error, and no second request."""
-    del livekit
     with _Redirecting() as server:
         for status in (301, 302, 303, 307, 308, 300):
             for target in ("http://169.254.169.254/", "//127.0.0.1/", "/k", "file:///etc/passwd", "gopher://x"):

@@ -265,6 +265,13 @@ def test_names_that_lead_elsewhere_are_refused_and_named(name):
     assert len(known.reason) < 300
 
 
+def test_a_name_without_end_is_not_looked_through():
+    """Each of its characters would be; what is wrong with the first is not even found."""
+    [known] = _plan([_file("\0" * 4 * MIB)]).accounted
+    assert known.outcome is Outcome.REFUSED
+    assert known.reason.endswith("makes a key of over 1024 bytes")
+
+
 def test_no_control_or_direction_character_lands():
     for mark in CONTROLS:
         if mark not in "\u200c\u200d":
