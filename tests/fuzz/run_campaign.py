@@ -7,6 +7,7 @@ mend, so that CI keeps the attack.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def _fuzz(name: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["livekit_backup", "json"]):
         from fuzz.targets import TARGETS
 
+    logging.getLogger("livekit_backup").setLevel(logging.CRITICAL)
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
     atheris.Fuzz()
 

@@ -6,7 +6,6 @@ Each target takes bytes. ``tests/unit/test_fuzz_targets.py`` gives them a fixed 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -52,8 +51,6 @@ from livekit_backup.models.settings import Settings
 
 from . import choices
 from .choices import SECRET, Choices
-
-logging.getLogger("livekit_backup").setLevel(logging.CRITICAL)
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 REF = EventRef(uri="s3://b/in/e", position=0)
