@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.bench-installed
+FUZZ_STAMP := $(VENV)/.fuzz-installed
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPATH :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: help demo ui test unit functional e2e soak check format bench clean
+.PHONY: help demo ui test unit functional e2e soak fuzz check format bench clean
 SEED ?= 1
 RUNS ?= 5000
 help:
@@ -16,8 +17,9 @@ help:
 	@echo "make ui          Airflow's UI with the demo's runs in it"
 	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
 	@echo "make soak        the recovery among thousands of simulated faults: SEED=1 RUNS=5000, or REPLAY=1/137 for one run"
-	@echo "make check       ruff, mypy and the import rules"
+	@echo "make check       ruff, mypy, the import rules and the pinned dependencies"
 	@echo "make bench       measure; the figures are in docs/performance.md"
+	@echo "make fuzz        over a million hostile inputs; the figures are in docs/reliability.md"
 	@echo "make format      let ruff mend and format"
 	@echo "make clean       remove all that the above have made"
 
@@ -34,6 +36,12 @@ $(BENCH_STAMP): $(STAMP)
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -c constraints.txt -e '.[bench]' \
 	  || $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e '.[bench]'
 	touch $(BENCH_STAMP)
+
+# Fuzzing that follows the coverage, for whom tests/fuzz is run by hand.
+$(FUZZ_STAMP): $(STAMP)
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -c constraints.txt -e '.[fuzz]' \
+	  || $(BIN)/python -m pip install --quiet --compile -c constraints.txt -e '.[fuzz]'
+	touch $(FUZZ_STAMP)
 
 demo: $(STAMP)
 	@$(BIN)/python demo/play.py
@@ -53,7 +61,7 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
+	$(BIN)/python -m pytest -q tests/unit/test_architecture.py tests/unit/test_dependencies.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix
@@ -62,5 +70,8 @@ format: $(STAMP)
 bench: $(BENCH_STAMP)
 	$(BIN)/python benchmarks/run.py
 
+fuzz: $(FUZZ_STAMP)
+	nice -n 19 $(BIN)/python tests/fuzz/run_campaign.py
+
 clean:
-	rm -rf $(VENV) .demo .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) .demo .fuzz .embedded-s3 .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache

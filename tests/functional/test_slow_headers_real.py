@@ -12,7 +12,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 import pytest
 import urllib3
 
-from livekit_backup.core import http_connections
+from livekit_backup.core import checked_connections, manifest_client
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.locations import Location
 from livekit_backup.errors import RefusedError, SourceUnavailableError
@@ -105,7 +105,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
-    monkeypatch.setattr(http_connections, "HEADERS_SECONDS", LIMIT)
+    monkeypatch.setattr(checked_connections, "HEADERS_SECONDS", LIMIT)
 
 
 @pytest.fixture
@@ -145,6 +145,22 @@ def _give_up(source: HttpSource, text: str = "did not answer: ") -> None:
 def test_headers_without_end(serve: Callable[..., Server], authority: Authority, scheme: str, act: Act) -> None:
     server = serve(act, authority.server("127.0.0.1") if scheme == "https" else None)
     _give_up(_source(scheme, server.place))
+
+
+@pytest.mark.parametrize("act", [_headers, _one_line, _status, _continue, _flood])
+def test_headers_of_a_manifest_without_end(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    monkeypatch.setattr(manifest_client, "ATTEMPTS", 1)
+    server = serve(act)
+    link = Location(f"http://{server.place}/m.json?X-Amz-Signature=hush")
+    with (
+        manifest_client.ManifestClient((server.place,)) as client,
+        pytest.raises(SourceUnavailableError, match="did not answer") as caught,
+    ):
+        client.fetch(link)
+    assert "hush" not in repr(caught.value)
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("proxy_scheme", ["http", "https"])

@@ -112,11 +112,22 @@ def test_a_wrong_byte_at_the_source_is_corrupt():
 
 def test_another_size_than_the_event_says_is_corrupt():
     bench = Bench()
-    bench.file = file_of(size=5)
     upload = bench.download()
+    bench.file = file_of(size=5)
     with pytest.raises(CorruptError, match="LiveKit's event says 5"):
         bench.land(upload)
     assert bench.store.uploads == {}
+
+
+@pytest.mark.parametrize("size", [5, len(DATA) + 1])
+def test_of_another_size_than_the_event_says_nothing_is_stored(size):
+    """A source may announce as much as S3 takes; the verdict would be the same behind the last of it."""
+    bench = Bench()
+    bench.file = file_of(size=size)
+    with pytest.raises(CorruptError, match=f"has {len(DATA)} bytes, LiveKit's event says {size}"):
+        bench.download()
+    assert bench.store.uploads == {}
+    assert bench.store.put_parts == []
 
 
 @pytest.mark.parametrize("other", [b"other", b"x" + DATA[1:]])

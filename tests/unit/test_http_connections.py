@@ -12,9 +12,9 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livekit_backup.core.checked_connections import answer_of
 from livekit_backup.core.http_connections import (
-    answer_of,
-    manifest_client,
+    api_client,
     pool_for,
     proxied_scheme,
     refused_by_proxy,
@@ -181,10 +181,10 @@ def test_proxies_that_cannot_be_used(monkeypatch, name, value, text):
 def test_clients_that_cannot_be_made(monkeypatch, name, value, text):
     monkeypatch.setenv(name, value)
     if value == "http://jo:hush@":
-        manifest_client().close()
+        api_client().close()
         return
     with pytest.raises(ConfigurationError, match=text) as caught:
-        manifest_client()
+        api_client()
     assert str(caught.value).startswith(f"{name} ")
     assert str(caught.value).endswith("or remove it")
     assert "hush" not in repr(caught.value)
@@ -197,10 +197,10 @@ def test_a_client_that_cannot_be_made_for_an_unknown_reason(monkeypatch):
 
     monkeypatch.setattr(httpx, "Client", fail)
     with pytest.raises(ConfigurationError, match="HTTPS_PROXY or NO_PROXY cannot be used"):
-        manifest_client()
+        api_client()
 
 
-@pytest.mark.parametrize("make", [lambda: pool_for(Location(signed("k"))), manifest_client], ids=["pool", "client"])
+@pytest.mark.parametrize("make", [lambda: pool_for(Location(signed("k"))), api_client], ids=["pool", "client"])
 def test_a_list_of_exceptions_that_cannot_be_read(monkeypatch, make):
     monkeypatch.setenv("NO_PROXY", "exa\x7fmple.com")
     with pytest.raises(ConfigurationError, match="NO_PROXY"):
@@ -231,7 +231,7 @@ def test_a_location_that_is_no_url():
         pool_for(Location("https://acme.s3.amazonaws.com/\x7f?X-Amz-Signature=00ff"))
 
 
-@pytest.mark.parametrize("make", [lambda: pool_for(Location(signed("k"))), manifest_client], ids=["pool", "client"])
+@pytest.mark.parametrize("make", [lambda: pool_for(Location(signed("k"))), api_client], ids=["pool", "client"])
 def test_a_ca_bundle_that_is_not_there(monkeypatch, make):
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE is no CA bundle that can be used: No such file"):

@@ -83,7 +83,7 @@ def _answer(status=200, body=DATA, **headers):
 def _source(*answers, url=None):
     link = url or signed("k.mp4").replace("20261120", "20990101")
     source = HttpSource(Location(link), ("livekit-egress.s3.amazonaws.com",), lambda host, port: ["52.218.1.1"])
-    source._pool = Pool(*answers)
+    source._home._pool = Pool(*answers)
     return source
 
 
@@ -102,7 +102,7 @@ def test_a_whole_recording():
     body = source.open()
     assert (body.size, body.etag, body.etag_is_digest) == (10, ETAG, True)
     assert _read(body) == DATA
-    method, _, options = source._pool.asked[0]
+    method, _, options = source._home._pool.asked[0]
     assert method == "GET"
     assert options["headers"] == {"Accept-Encoding": "identity"}
     assert (options["redirect"], options["retries"]) == (False, False)
@@ -112,7 +112,7 @@ def test_the_rest_of_a_recording():
     source = _source(_answer(206, DATA[4:], Content_Range="bytes 4-9/10"))
     body = source.open(4, etag=ETAG)
     assert (body.size, _read(body)) == (10, DATA[4:])
-    assert source._pool.asked[0][2]["headers"] == {
+    assert source._home._pool.asked[0][2]["headers"] == {
         "Accept-Encoding": "identity",
         "Range": "bytes=4-",
         "If-Match": f'"{ETAG}"',
@@ -124,7 +124,7 @@ def test_a_range_of_a_recording(start, stop):
     source = _source(_answer(206, DATA[start:stop], Content_Range=f"bytes {start}-{stop - 1}/10"))
     body = source.open(start, stop)
     assert (body.size, body.etag, _read(body)) == (10, ETAG, DATA[start:stop])
-    assert source._pool.asked[0][2]["headers"] == {
+    assert source._home._pool.asked[0][2]["headers"] == {
         "Accept-Encoding": "identity",
         "Range": f"bytes={start}-{stop - 1}",
     }
@@ -134,7 +134,7 @@ def test_a_version_is_asked_for_only_with_a_range():
     source = _source(_answer(), _answer(206, DATA[:3], Content_Range="bytes 0-2/10"))
     source.open(etag=ETAG)
     source.open(0, 3, ETAG)
-    assert ["If-Match" in options["headers"] for _, _, options in source._pool.asked] == [False, True]
+    assert ["If-Match" in options["headers"] for _, _, options in source._home._pool.asked] == [False, True]
 
 
 REST = DATA[4:]
@@ -210,7 +210,7 @@ def test_what_is_not_even_asked(url, error):
     source = _source(url=url)
     with pytest.raises(error):
         source.open()
-    assert source._pool.asked == []
+    assert source._home._pool.asked == []
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_what_names_a_version(etag, date, version):
 def test_a_version_that_is_named_by_its_date(etag):
     source = _source(_answer(206, DATA[4:], Content_Range="bytes 4-9/10", ETag=etag, Last_Modified=THEN))
     assert _read(source.open(4, etag=f"date:{THEN}")) == DATA[4:]
-    assert source._pool.asked[0][2]["headers"] == {
+    assert source._home._pool.asked[0][2]["headers"] == {
         "Accept-Encoding": "identity",
         "Range": "bytes=4-",
         "If-Unmodified-Since": THEN,
@@ -346,7 +346,7 @@ def test_behind_a_proxy_no_name_is_looked_up(monkeypatch):
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     source = HttpSource(Location(signed("k.mp4").replace("20261120", "20990101")), ("*.amazonaws.com",), resolver)
-    source._pool = Pool(_answer())
+    source._home._pool = Pool(_answer())
     assert _read(source.open()) == DATA
     elsewhere = HttpSource(Location("https://10.0.0.5/k?Signature=s"), ("*.0.5",), resolver)
     with pytest.raises(RefusedError, match="not a public address"):

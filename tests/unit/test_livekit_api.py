@@ -41,8 +41,8 @@ class Bench:
     def __init__(self, monkeypatch, answers):
         self.asked, self._answers = [], answers
         transport = httpx.MockTransport(self._answer)
-        monkeypatch.setattr(livekit_api, "manifest_client", lambda **of: httpx.Client(transport=transport, **of))
-        monkeypatch.setattr(livekit_api, "trigger_client", lambda **of: httpx.AsyncClient(transport=transport, **of))
+        monkeypatch.setattr(livekit_api, "api_client", lambda **of: httpx.Client(transport=transport, **of))
+        monkeypatch.setattr(livekit_api, "async_api_client", lambda **of: httpx.AsyncClient(transport=transport, **of))
         self.api = LiveKitApi(HOST, KEY, SECRET, first_wait_seconds=0.0)
 
     def _answer(self, request):
@@ -515,11 +515,11 @@ def test_a_secret_is_in_no_repr_and_no_error(bench):
 def test_the_clients_are_real_ones():
     """Where nothing replaces them, both are httpx clients that follow no redirect."""
     options = LiveKitApi(HOST, KEY, SECRET)._options()
-    with livekit_api.manifest_client(**options) as client:
+    with livekit_api.api_client(**options) as client:
         assert client.follow_redirects is False
 
     async def in_a_loop():
-        async with livekit_api.trigger_client(**options) as client:
+        async with livekit_api.async_api_client(**options) as client:
             assert client.follow_redirects is False
 
     asyncio.run(in_a_loop())

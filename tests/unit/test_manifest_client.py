@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 
-import httpx
 import pytest
+import urllib3
 
 from livekit_backup.core import manifest_client
 from livekit_backup.core.locations import Location
@@ -26,39 +27,35 @@ MANIFEST = (CORPUS / "livekit_egress/m01_room_composite_mp4.json").read_bytes()
 
 
 def _answer(status, content=b"", **headers):
-    """An answer whose body is still to be read."""
-    return httpx.Response(
-        status,
-        headers={name.replace("_", "-"): value for name, value in headers.items()},
-        content=iter([content]),
-    )
+    """An answer whose body is still to be read; given anew each time it is asked for."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda: urllib3.HTTPResponse(io.BytesIO(content), named, status, preload_content=False)
 
 
 class Bench:
-    def __init__(self, *answers):
+    def __init__(self, monkeypatch, *answers):
         self.answers, self.asked = list(answers), []
         self.client = ManifestClient(
             ("livekit-egress.s3.amazonaws.com",),
             resolver=lambda host, port: ["52.218.1.1"],
             first_wait_seconds=0.0,
         )
-        self.client._client.close()
-        self.client._client = httpx.Client(transport=httpx.MockTransport(self._answer))
+        monkeypatch.setattr(urllib3.PoolManager, "request", self._answer)
 
-    def _answer(self, request):
-        self.asked.append(request)
+    def _answer(self, method, url, **options):
+        self.asked.append(url)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer()
 
     def fetch(self, link=LINK):
         with self.client as client:
             return client.fetch(Location(link))
 
 
-def test_a_manifest():
-    assert Bench(_answer(200, MANIFEST)).fetch().egress_id == "EG_roomComp01A"
+def test_a_manifest(monkeypatch):
+    assert Bench(monkeypatch, _answer(200, MANIFEST)).fetch().egress_id == "EG_roomComp01A"
 
 
 PAGE = _answer(200, b"<html>Sorry</html>", Content_Type="text/html; charset=utf-8")
@@ -66,16 +63,23 @@ PAGE = _answer(200, b"<html>Sorry</html>", Content_Type="text/html; charset=utf-
 
 
 @pytest.mark.parametrize(
-    "transient", [_answer(503), _answer(429), PAGE, httpx.ConnectError("no"), httpx.ReadTimeout("no")]
+    "transient",
+    [
+        _answer(503),
+        _answer(429),
+        PAGE,
+        urllib3.exceptions.NewConnectionError(None, "no"),
+        urllib3.exceptions.ReadTimeoutError(None, "u", "no"),
+    ],
 )
-def test_what_passes_is_tried_again(transient):
-    bench = Bench(transient, _answer(200, MANIFEST))
+def test_what_passes_is_tried_again(monkeypatch, transient):
+    bench = Bench(monkeypatch, transient, _answer(200, MANIFEST))
     assert bench.fetch().files
     assert len(bench.asked) == 2
 
 
-def test_not_for_ever():
-    bench = Bench(*(_answer(503, Retry_After="0") for _ in range(9)))
+def test_not_for_ever(monkeypatch):
+    bench = Bench(monkeypatch, *(_answer(503, Retry_After="0") for _ in range(9)))
     with pytest.raises(SourceUnavailableError, match="answered 503"):
         bench.fetch()
     assert len(bench.asked) == ATTEMPTS
@@ -102,8 +106,8 @@ def test_a_wait_has_a_limit(asked):
         (_answer(200, b"x", Content_Encoding="br"), UnresolvedError, "encoding"),
     ],
 )
-def test_what_does_not_pass(answer, error, text):
-    bench = Bench(answer)
+def test_what_does_not_pass(monkeypatch, answer, error, text):
+    bench = Bench(monkeypatch, answer)
     with pytest.raises(error, match=text) as caught:
         bench.fetch()
     assert type(caught.value) is error
@@ -115,14 +119,20 @@ def test_what_does_not_pass(answer, error, text):
 def test_too_much_is_not_read(monkeypatch):
     monkeypatch.setattr(manifest_client, "MAX_MANIFEST_BYTES", 100)
     with pytest.raises(UnresolvedError, match="over 100 bytes"):
-        Bench(_answer(200, MANIFEST)).fetch()
+        Bench(monkeypatch, _answer(200, MANIFEST)).fetch()
 
 
 def test_a_drip_is_given_up(monkeypatch):
     now = iter(range(0, 10**6, 40))
     monkeypatch.setattr(manifest_client.time, "monotonic", lambda: next(now))
-    chunks = (bytes([byte]) for byte in MANIFEST)
-    bench = Bench(*(httpx.Response(200, content=iter(chunks)) for _ in range(ATTEMPTS)))
+
+    class Drip(io.BytesIO):
+        def read1(self, size=-1):
+            return super().read1(1)
+
+    bench = Bench(
+        monkeypatch, *[lambda: urllib3.HTTPResponse(Drip(MANIFEST), {}, 200, preload_content=False)] * ATTEMPTS
+    )
     with pytest.raises(SourceUnavailableError, match="took over 60 s"):
         bench.fetch()
 
@@ -136,16 +146,16 @@ def test_a_drip_is_given_up(monkeypatch):
         ("", RefusedError),
     ],
 )
-def test_what_is_not_even_asked(link, error):
-    bench = Bench()
+def test_what_is_not_even_asked(monkeypatch, link, error):
+    bench = Bench(monkeypatch)
     with pytest.raises(error):
         bench.fetch(link)
     assert bench.asked == []
 
 
-def test_a_url_that_httpx_cannot_use_is_refused():
+def test_a_url_that_cannot_be_used_is_refused(monkeypatch):
     with pytest.raises(RefusedError, match="not a usable URL") as caught:
-        Bench().fetch("https://livekit-egress.s3.amazonaws.com/a\x01b?Signature=secret")
+        Bench(monkeypatch).fetch("https://livekit-egress.s3.amazonaws.com/a\x01b?Signature=secret")
     assert caught.value.__cause__ is None
 
 
@@ -153,7 +163,7 @@ def test_an_environment_that_no_client_can_be_made_for(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "ftp://jo:hush@proxy")
     monkeypatch.delenv("https_proxy", raising=False)
     with pytest.raises(ConfigurationError, match="HTTPS_PROXY is not the URL of an HTTP proxy") as caught:
-        ManifestClient(())
+        Bench(monkeypatch).fetch()
     assert "hush" not in repr(caught.value)
 
 
@@ -164,7 +174,7 @@ def test_behind_a_proxy_no_name_is_looked_up(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.acme:3128")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    bench = Bench(_answer(200, MANIFEST))
+    bench = Bench(monkeypatch, _answer(200, MANIFEST))
     bench.client._allowed_hosts, bench.client._resolver = ("*.amazonaws.com",), resolver
     assert bench.fetch().files
 

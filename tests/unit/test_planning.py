@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from livekit_backup.core.found_files import ResolvedFile
 from livekit_backup.core.locations import Location
 from livekit_backup.core.planning import merge_plans, plan_backup
-from livekit_backup.core.resolution import ResolvedBackup, ResolvedFile
+from livekit_backup.core.resolution import ResolvedBackup
 from livekit_backup.core.wording import hours_left, readable_size
 from livekit_backup.errors import AccessDeniedError, LinkExpiredError, RefusedError, SourceUnavailableError
 from livekit_backup.models.outcome import Outcome

@@ -9,7 +9,7 @@ from urllib.request import getproxies
 import httpx
 
 from livekit_backup.commands.examined_setup import ExaminedSetup
-from livekit_backup.core.http_connections import manifest_client, proxied_scheme
+from livekit_backup.core.http_connections import api_client, proxied_scheme
 from livekit_backup.core.locations import system_resolver
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.hooks.configuration import DAG_KEYS, KEYS, RECEIVER_KEYS, SECTION, load_receiver_settings
@@ -41,7 +41,7 @@ def check_proxies(setup: ExaminedSetup) -> Iterator[Finding]:
     """See whether the environment's proxies and CA bundles can be used, as a download would."""
     del setup
     try:
-        manifest_client().close()
+        api_client().close()
         scheme = proxied_scheme(httpx.URL(_BACKUP_HOME))
     except ConfigurationError as error:
         what, _, mend = str(error).rpartition(": ")

@@ -23,7 +23,7 @@ from livekit_backup.core.transfer import Transfer
 from livekit_backup.core.transfer_protocols import Source, SourceBody
 from livekit_backup.core.verification import contradicts_source
 from livekit_backup.core.wording import quoted
-from livekit_backup.errors import SourceChangedError
+from livekit_backup.errors import CorruptError, SourceChangedError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.references import RecordingFile, Upload
 from livekit_backup.models.store_abilities import StoreAbilities
@@ -112,6 +112,7 @@ class Download:
         """Read the whole recording."""
         body = source.open()
         with _closing_on_error(body):
+            self._refuse_another_size(body)
             rule = etag_rule(body.etag, body.size, is_digest=body.etag_is_digest)
             if body.size <= max(0, self._small):
                 return read_whole(self._file, source, body, rule, self._abilities, self._pace)
@@ -123,6 +124,13 @@ class Download:
             log.info("%s: the source's ETag is computed on the way", error)
             self._abilities = self._abilities.model_copy(update={"etags_are_md5": False})
             return self._begin(source, thorough=thorough)
+
+    def _refuse_another_size(self, body: SourceBody) -> None:
+        """See before any byte is stored what verifying would see at the end: a source may announce 48 TiB."""
+        if self._file.size not in (None, body.size):
+            # What an earlier pass has put of another version.
+            self._upload.drop()
+            raise CorruptError(f"the recording has {body.size} bytes, LiveKit's event says {self._file.size}")
 
     def _go_on(self, source: Source, work: Work) -> Upload:
         """Read what an earlier try has left."""

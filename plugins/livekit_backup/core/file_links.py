@@ -6,13 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from livekit_backup.core.found_files import ResolvedFile
 from livekit_backup.core.http_source import HttpSource
 from livekit_backup.core.inbox import load_backup_events
 from livekit_backup.core.locations import Location
 from livekit_backup.core.resolution import (
     FetchManifest,
     ResolvedBackup,
-    ResolvedFile,
     resolve_backup,
     why_unresolved,
 )

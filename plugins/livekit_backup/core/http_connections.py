@@ -1,4 +1,4 @@
-"""Connections to the homes of recordings: by the proxies and CA bundles that httpx takes for manifests.
+"""Connections to the homes of recordings: by the proxies and CA bundles that httpx takes for LiveKit's API.
 
 Both have to find one way out of a customer's network. httpx publishes no function that says which
 proxy it takes, so its rules stand here again. Source: httpx 0.28, ``get_environment_proxies``,
@@ -8,105 +8,45 @@ proxy it takes, so its rules stand here again. Source: httpx 0.28, ``get_environ
 from __future__ import annotations
 
 import base64
-import http.client
 import ipaddress
 import os
 import re
 import ssl
-import time
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.request import getproxies
 
 import httpx
 import urllib3
-import urllib3.connection
 
+from livekit_backup.core.checked_connections import CheckedAddresses, pool_classes
 from livekit_backup.core.locations import Location, Resolver, literal_addresses
 from livekit_backup.errors import ConfigurationError, LivekitBackupError, RefusedError, SourceUnavailableError
 
 KEPT_CONNECTIONS = 32
 """Idle ones that wait for the next range: as many as ranges are ever read side by side."""
-HEADERS_SECONDS = 30.0
-"""Then no further read begins; one that has begun ends by its own time-out."""
 
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _REFUSED_BY_PROXY = frozenset({"401", "403", "407"})
 
 
-class _BoundedAnswer(http.client.HTTPResponse):
-    """An answer, of a home or of a proxy, whose headers must be complete in time.
-
-    The time-out of a socket starts anew with every byte, and http.client reads on behind as many ``100 Continue``
-    as come. So the time is looked at before each read of the socket, until the headers are there.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._raw = self.fp.raw
-        read, until = self._raw.readinto, time.monotonic() + HEADERS_SECONDS
-
-        def read_in_time(view: Any) -> int | None:
-            if time.monotonic() > until:
-                raise TimeoutError("the headers took too long")
-            return read(view)
-
-        # On this one reader: a class of our own would cost a call for each 16 KiB of the body. A proxy's answer
-        # to CONNECT is read without begin(), and closed behind its headers.
-        self._raw.readinto = read_in_time  # type: ignore[method-assign]
-
-    def begin(self) -> None:
-        try:
-            super().begin()
-        finally:
-            del self._raw.readinto
-
-
-class _KeepsAnswer(http.client.HTTPConnection):
-    """Keeps the answer as http.client gave it: that one can be read without a copy, urllib3's cannot.
-
-    Stands behind urllib3's own connection classes, whose ``super().getresponse()`` ends up here.
-    """
-
-    response_class = _BoundedAnswer
-    answer: http.client.HTTPResponse
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        self.answer = super().getresponse()
-        return self.answer
-
-
-class _HttpConnection(urllib3.connection.HTTPConnection, _KeepsAnswer):  # type: ignore[misc]
-    """urllib3's own answer wraps the kept one."""
-
-
-class _HttpsConnection(urllib3.connection.HTTPSConnection, _KeepsAnswer):  # type: ignore[misc]
-    """The same over TLS."""
-
-
-class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
-
-
-def pool_for(location: Location) -> urllib3.PoolManager:
+def pool_for(location: Location, checked: CheckedAddresses | None = None) -> urllib3.PoolManager:
     """Prepare connections to a location's home. Nothing is sent before the first request.
 
+    :param checked: the addresses that a direct connection may go to. A proxy is the operator's own, and looks up names
+        by itself: behind one they have no part in it.
     :raises RefusedError: the location is no usable URL.
     :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
     """
     proxied = _proxied_scheme_of(location)
     pool = _proxied(location, proxied) if proxied else _direct(location)
-    pool.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    pool.pool_classes_by_scheme = pool_classes(None if proxied else checked)
     return pool
 
 
-def manifest_client(**options: Any) -> httpx.Client:
+def api_client(**options: Any) -> httpx.Client:
     """Make an httpx client, whose own errors about the environment may repeat a proxy's password.
 
     :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
@@ -118,7 +58,7 @@ def manifest_client(**options: Any) -> httpx.Client:
         raise _unusable_proxy() from None
 
 
-def trigger_client(**options: Any) -> httpx.AsyncClient:
+def async_api_client(**options: Any) -> httpx.AsyncClient:
     """Make the same client for an event loop.
 
     :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
@@ -141,11 +81,6 @@ def resolver_for(location: Location, resolver: Resolver) -> Resolver:
         return literal_addresses(host, port) if _proxied_scheme_of(location) else resolver(host, port)
 
     return resolve
-
-
-def answer_of(response: urllib3.BaseHTTPResponse) -> http.client.HTTPResponse:
-    """Return the answer as http.client has it: its ``fp`` reads into a buffer without a copy."""
-    return cast("_KeepsAnswer", response.connection).answer
 
 
 def why_unanswered(location: Location, error: Exception) -> LivekitBackupError:

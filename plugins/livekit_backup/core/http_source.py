@@ -16,18 +16,13 @@ from email.utils import parsedate_to_datetime
 
 import urllib3
 
-from livekit_backup.core.http_connections import (
-    answer_of,
-    pool_for,
-    refused_by_proxy,
-    resolver_for,
-    why_unanswered,
-)
-from livekit_backup.core.locations import Location, Resolver, check_location, system_resolver
+from livekit_backup.core.checked_connections import answer_of
+from livekit_backup.core.http_connections import refused_by_proxy
+from livekit_backup.core.locations import Location, Resolver, system_resolver
+from livekit_backup.core.recording_home import RecordingHome
 from livekit_backup.core.redaction import redact_http_logs
-from livekit_backup.core.source_answers import error_for_answer, has_expired
+from livekit_backup.core.source_answers import error_for_answer
 from livekit_backup.errors import (
-    LinkExpiredError,
     RefusedError,
     SourceChangedError,
     SourceUnavailableError,
@@ -148,9 +143,7 @@ class HttpSource:
     def __init__(self, location: Location, allowed_hosts: Sequence[str], resolver: Resolver = system_resolver) -> None:
         redact_http_logs()
         self._location = location
-        self._allowed_hosts = allowed_hosts
-        self._resolver = resolver
-        self._pool: urllib3.PoolManager | None = None
+        self._home = RecordingHome(allowed_hosts, resolver)
 
     @property
     def name(self) -> str:
@@ -169,10 +162,6 @@ class HttpSource:
         :raises SourceChangedError: another version, or other bytes than those asked for.
         :raises TransferInterruptedError: an answer that cannot be used; asking again may give a better one.
         """
-        if has_expired(self._location, datetime.now(UTC)):
-            raise LinkExpiredError(f"the link expired {self._location.deadline:%Y-%m-%d %H:%M} UTC: {self.name}")
-        check_location(self._location, self._allowed_hosts, resolver_for(self._location, self._resolver))
-        pool = self._pool = self._pool or pool_for(self._location)
         headers = {"Accept-Encoding": "identity"}
         if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
@@ -180,22 +169,7 @@ class HttpSource:
                 headers["If-Unmodified-Since"] = etag.removeprefix(DATED)
             elif etag:
                 headers["If-Match"] = f'"{etag}"'
-        try:
-            response = pool.request(
-                "GET",
-                self._location.url,
-                headers=headers,
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-                timeout=_TIMEOUT,
-            )
-        # urllib3's errors repeat the URL: they must not be chained.
-        except urllib3.exceptions.LocationValueError:
-            raise RefusedError(f"{self.name} is not a usable URL; the event or manifest is malformed") from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise why_unanswered(self._location, error) from None
+        response = self._home.ask(self._location, headers, _TIMEOUT)
         try:
             return self._accept(response, start, stop, etag)
         except BaseException:

@@ -25,8 +25,11 @@ def clean_filename(filename: str) -> str:
     A leading or doubled slash names no other place in a bucket, so it is dropped. What
     could lead elsewhere once the bucket is copied to a disk, or mislead a reader, is refused.
 
-    :raises RefusedError: it climbs, hides or breaks lines.
+    :raises RefusedError: it climbs, hides, breaks lines or has no end.
     """
+    if len(filename) > 4 * MAX_KEY_BYTES:
+        # Before each of its characters is looked at: a manifest has room for a name of 64 MiB.
+        raise RefusedError(f"{quoted(filename)} makes a key of over {MAX_KEY_BYTES} bytes")
     parts = [part for part in filename.split("/") if part]
     if not parts or filename.endswith("/"):
         raise RefusedError(f"{quoted(filename)} names no file")
@@ -49,10 +52,12 @@ def landing_uri(
     started: datetime,
     room_name: str,
     room_id: str,
+    inbox: str = "",
 ) -> str:
     """Return ``s3://bucket/key`` of a file in the warehouse.
 
-    :raises RefusedError: the name may not be a key, the key is too long, or it is the ledger's.
+    :param inbox: nothing lands there either, where it is beside the warehouse or in it: it would be read as an event.
+    :raises RefusedError: the name may not be a key, the key is too long, or it is the ledger's or the inbox's.
     """
     key = format_landing_key(
         template,
@@ -71,6 +76,8 @@ def landing_uri(
         raise RefusedError(f"{quoted(filename)} makes a key of over {MAX_KEY_BYTES} bytes")
     if f"{uri}/".startswith(f"{ledger}/"):
         raise RefusedError(f"{quoted(filename)} would land in the ledger")
+    if inbox and not f"{warehouse}/".startswith(f"{inbox}/") and f"{uri}/".startswith(f"{inbox}/"):
+        raise RefusedError(f"{quoted(filename)} would land in the inbox")
     return uri
 
 

@@ -54,7 +54,7 @@ def event_of_link(
             run = manifest.started_at or run
         ended = manifest.ended_at or ended
     else:
-        name = filename or location.key_path
+        name = filename or location.file_name
         info["file_results"] = [{"filename": name, "location": location.url}]
         egress_id = egress_id or _made_of(location)
     if not re.fullmatch(EGRESS_ID, egress_id):

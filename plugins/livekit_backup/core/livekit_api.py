@@ -27,7 +27,7 @@ from tenacity import (
 )
 
 from livekit_backup.core.egress_listing import EgressListing, ListedEgress, Page, read_page
-from livekit_backup.core.http_connections import manifest_client, trigger_client
+from livekit_backup.core.http_connections import api_client, async_api_client
 from livekit_backup.core.redaction import redact_http_logs, safe_url, without_query
 from livekit_backup.core.twirp_answers import TOKEN_LIFE, date_of, error_for_api_answer, twirp_error
 from livekit_backup.core.upload_failures import failed_to_upload
@@ -97,7 +97,7 @@ class LiveKitApi:
         """
         redact_http_logs()
         listing = EgressListing(self.address, egress_id=egress_id, room_name=room_name)
-        with manifest_client(**self._options()) as client:
+        with api_client(**self._options()) as client:
             while (request := listing.request) is not None:
                 yield from listing.take(Retrying(**self._retrying())(self._post, client, request))
 
@@ -105,7 +105,7 @@ class LiveKitApi:
         """The same for triggers: nothing in it blocks the event loop for long."""
         redact_http_logs()
         listing = EgressListing(self.address, egress_id=egress_id, room_name=room_name)
-        async with trigger_client(**self._options()) as client:
+        async with async_api_client(**self._options()) as client:
             while (request := listing.request) is not None:
                 page: Page = await AsyncRetrying(**self._retrying())(self._apost, client, request)
                 for listed in listing.take(page):

@@ -7,23 +7,25 @@ V4 (``X-Goog-*``), AliOSS V4 (``x-oss-*``), GCS V2, AliOSS and S3 V2 (``Expires`
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from livekit_backup.core.redaction import safe_url
+from livekit_backup.core.public_addresses import is_public
+from livekit_backup.core.redaction import safe_url, without_hidden_query
 from livekit_backup.errors import RefusedError, SourceUnavailableError
 
 Resolver = Callable[[str, int], Iterable[str]]
 """Gives the IP addresses of a host and port."""
 
+MAX_URL = 16 * 1024
+"""Characters. Signed URLs have some 600, with a session's token 2,500; servers take requests of 8 to 16 KiB."""
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIGNATURES = frozenset({"x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig"})
-_HIDDEN_QUERY = re.compile(r"%3f|signature=|sig=", re.IGNORECASE)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_HIDDEN_QUERY = re.compile(r"%(?:25)*3f|signature=|sig=", re.IGNORECASE)
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$|^[0-9a-f:.]+$")
 
 
@@ -33,6 +35,8 @@ class Location:
     __slots__ = ("_query", "host", "path", "port", "scheme", "url")
 
     def __init__(self, url: str) -> None:
+        if len(url) > MAX_URL:
+            raise RefusedError(f"{safe_url(url[:MAX_URL])} goes on for {len(url)} characters, which no signed URL does")
         try:
             parts = urlsplit(url.strip())
             self.scheme = parts.scheme.lower()
@@ -61,6 +65,11 @@ class Location:
     def key_path(self) -> str:
         """The path as it names an object: decoded, without slashes around it."""
         return unquote(self.path).strip("/")
+
+    @property
+    def file_name(self) -> str:
+        """What a file is called that only its location names: the path, without the query that may hide in it."""
+        return unquote(without_hidden_query(self.path)).strip("/")
 
     @property
     def is_signed(self) -> bool:
@@ -93,7 +102,9 @@ class Location:
 
 def system_resolver(host: str, port: int) -> list[str]:
     """Return the addresses that the operating system's resolver gives."""
-    return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # In its order, which puts first what this machine can reach.
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 def literal_addresses(host: str, port: int) -> list[str]:
@@ -105,8 +116,13 @@ def literal_addresses(host: str, port: int) -> list[str]:
     return [str(info[4][0]) for info in found]
 
 
-def check_location(location: Location, allowed_hosts: Iterable[str], resolver: Resolver = system_resolver) -> None:
-    """Refuse a location that may not be fetched.
+def check_location(
+    location: Location, allowed_hosts: Iterable[str], resolver: Resolver = system_resolver
+) -> tuple[str, ...] | None:
+    """Refuse a location that may not be fetched, and return the addresses that were looked at.
+
+    A connection may go to these alone, since a name server can answer differently the next time. None: the host is
+    allowed by its full name, wherever that leads, or a proxy looks it up.
 
     An entry of ``allowed_hosts`` is a host, ``host:port``, or a pattern such as
     ``*.amazonaws.com``. Without a port it stands for the scheme's own. A host that is
@@ -127,8 +143,7 @@ def check_location(location: Location, allowed_hosts: Iterable[str], resolver: R
             f"{location.name}: host {location.host!r} (port {location.port}) is not in allowed_hosts; "
             "add it if you know it"
         )
-    if "*" in allowed:
-        _refuse_private(location, resolver)
+    return _public_addresses(location, resolver) if "*" in allowed else None
 
 
 def _matching_entry(location: Location, allowed_hosts: Iterable[str]) -> str | None:
@@ -147,26 +162,17 @@ def _entry_matches(entry: str, location: Location) -> bool:
     return location.host.endswith(host[1:]) if host.startswith("*.") else location.host == host.strip("[]")
 
 
-def _refuse_private(location: Location, resolver: Resolver) -> None:
+def _public_addresses(location: Location, resolver: Resolver) -> tuple[str, ...] | None:
     try:
-        addresses = list(resolver(location.host, location.port))
+        addresses = tuple(resolver(location.host, location.port))
     except UnicodeError:
         raise RefusedError(f"{location.name}: {location.host!r} cannot be a host name") from None
     except OSError as error:
         raise SourceUnavailableError(f"{location.host} does not resolve: {error.strerror or error}") from None
     for text in addresses:
-        if not _is_public(ipaddress.ip_address(text.partition("%")[0])):
+        if not is_public(text):
             raise RefusedError(
                 f"{location.name}: {location.host} resolves to {text}, which is not a public address; "
                 "allow the host by its full name if that is right"
             )
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address, or the IPv4 address that it carries, is one of the public internet."""
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        address = carried or address
-    return address.is_global and not address.is_multicast
+    return addresses or None

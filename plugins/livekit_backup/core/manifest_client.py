@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-import httpx
+import urllib3
 from pydantic import ValidationError
 from tenacity import (
     RetryCallState,
@@ -19,18 +20,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from livekit_backup.core.http_connections import manifest_client, resolver_for
-from livekit_backup.core.locations import Location, Resolver, check_location, system_resolver
+from livekit_backup.core.http_connections import refused_by_proxy
+from livekit_backup.core.locations import Location, Resolver, system_resolver
+from livekit_backup.core.manifest_bounds import why_too_much
+from livekit_backup.core.recording_home import RecordingHome
 from livekit_backup.core.redaction import redact_http_logs
-from livekit_backup.core.source_answers import error_for_answer, has_expired
+from livekit_backup.core.source_answers import error_for_answer
 from livekit_backup.core.wording import describe_validation
-from livekit_backup.errors import (
-    LinkExpiredError,
-    RefusedError,
-    RetryableError,
-    SourceUnavailableError,
-    UnresolvedError,
-)
+from livekit_backup.errors import RetryableError, SourceUnavailableError, UnresolvedError
 from livekit_backup.models.manifest import Manifest
 
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
@@ -40,15 +37,15 @@ ATTEMPTS = 4
 MAX_WAIT_SECONDS = 20.0
 TOTAL_SECONDS = 60.0
 """For one whole answer: a read time-out never fires on a slow drip."""
+MOST_HOMES = 16
+"""Whose connections are kept. LiveKit's backup is one; events that name more are hardly LiveKit's."""
 _ERROR_BODY_BYTES = 4096
-_TIMEOUT = httpx.Timeout(20.0, connect=10.0)
+_PIECE = 64 * 1024
+_TIMEOUT = urllib3.Timeout(connect=10.0, read=20.0)
 
 
 class ManifestClient:
-    """Reads manifests over HTTP. Safe to share between threads.
-
-    :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
-    """
+    """Reads manifests over HTTP. Safe to share between threads."""
 
     def __init__(
         self,
@@ -61,9 +58,8 @@ class ManifestClient:
         self._allowed_hosts = allowed_hosts
         self._resolver = resolver
         self._first_wait = first_wait_seconds
-        self._client = manifest_client(
-            timeout=_TIMEOUT, follow_redirects=False, headers={"Accept-Encoding": "identity"}
-        )
+        self._homes: dict[tuple[str, str, int], RecordingHome] = {}
+        self._choosing = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +67,10 @@ class ManifestClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        with self._choosing:
+            for home in self._homes.values():
+                home.close()
+            self._homes.clear()
 
     def fetch(self, location: Location) -> Manifest:
         """Return the manifest behind a signed URL.
@@ -82,10 +81,8 @@ class ManifestClient:
         :raises UnresolvedError: what is there is no manifest.
         :raises SourceUnavailableError: no answer after all attempts.
         :raises AccessDeniedError: denied before the link's time is over.
+        :raises ConfigurationError: the environment names a proxy or a CA bundle that cannot be used.
         """
-        if has_expired(location, datetime.now(UTC)):
-            raise LinkExpiredError(f"the link expired {location.deadline:%Y-%m-%d %H:%M} UTC: {location.name}")
-        check_location(location, self._allowed_hosts, resolver_for(location, self._resolver))
         retrying = Retrying(
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
@@ -100,27 +97,40 @@ class ManifestClient:
         asked = getattr(error, "retry_after", None) or 0.0
         return min(MAX_WAIT_SECONDS, max(asked, backoff(state)))
 
-    def _get(self, location: Location) -> bytes:
-        try:
-            with self._client.stream("GET", location.url) as response:
-                return self._read(location, response)
-        # The originals carry the signed URL in text or request: they must not be chained.
-        except httpx.InvalidURL:
-            raise RefusedError(f"{location.name} is not a usable URL; the event is malformed") from None
-        except (httpx.HTTPError, ssl.SSLError) as error:
-            raise SourceUnavailableError(f"{location.name} did not answer: {type(error).__name__}") from None
+    def _home_of(self, location: Location) -> RecordingHome:
+        place = location.scheme, location.host, location.port
+        with self._choosing:
+            home = self._homes.pop(place, None) or RecordingHome(self._allowed_hosts, self._resolver)
+            # The last asked stands last; one that another thread still asks keeps what it has.
+            self._homes[place] = home
+            while len(self._homes) > MOST_HOMES:
+                self._homes.pop(next(iter(self._homes))).close()
+        return home
 
-    def _read(self, location: Location, response: httpx.Response) -> bytes:
+    def _get(self, location: Location) -> bytes:
+        response = self._home_of(location).ask(location, {"Accept-Encoding": "identity"}, _TIMEOUT)
+        try:
+            return self._read(location, response)
+        # urllib3's errors repeat the URL: they must not be chained.
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise SourceUnavailableError(f"{location.name} broke off: {type(error).__name__}") from None
+        finally:
+            # Kept for the next where it was read to its end.
+            response.release_conn() if response.closed else response.close()
+
+    def _read(self, location: Location, response: urllib3.BaseHTTPResponse) -> bytes:
         until = time.monotonic() + TOTAL_SECONDS
-        limit = MAX_MANIFEST_BYTES if response.status_code == httpx.codes.OK else _ERROR_BODY_BYTES
+        limit = MAX_MANIFEST_BYTES if response.status == HTTPStatus.OK else _ERROR_BODY_BYTES
         body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
+        while piece := response.read1(_PIECE, decode_content=False):
+            body += piece
             if time.monotonic() > until:
                 raise SourceUnavailableError(f"{location.name} took over {TOTAL_SECONDS:.0f} s to answer")
             if len(body) > limit:
                 break
-        error = error_for_answer(location, response.status_code, response.headers, bytes(body), datetime.now(UTC))
+        if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise refused_by_proxy(location, response.status)
+        error = error_for_answer(location, response.status, response.headers, bytes(body), datetime.now(UTC))
         if error:
             raise error
         if response.headers.get("content-type", "").startswith("text/html"):
@@ -134,6 +144,8 @@ class ManifestClient:
 
 
 def _parse(location: Location, body: bytes) -> Manifest:
+    if reason := why_too_much(body):
+        raise UnresolvedError(f"what is stored at {location.name} is no egress manifest: {reason}")
     try:
         return Manifest.model_validate_json(body)
     except ValidationError as error:

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
+from livekit_backup.core.found_files import ResolvedFile
 from livekit_backup.core.landing_keys import landing_uri
 from livekit_backup.core.locations import Location
-from livekit_backup.core.resolution import ResolvedBackup, ResolvedFile
+from livekit_backup.core.resolution import ResolvedBackup
 from livekit_backup.core.source_answers import has_expired
 from livekit_backup.core.wording import FOREVER, hours_left, readable_size
 from livekit_backup.errors import LivekitBackupError, RetryableError, UnresolvedError
@@ -17,7 +18,7 @@ from livekit_backup.models.references import AccountedFile, BackupRef, Plan, Rec
 from livekit_backup.models.settings import BACKUP_LIFETIME, Settings
 from livekit_backup.models.stored_webhook import EventSource
 
-CheckLocation = Callable[[Location], None]
+CheckLocation = Callable[[Location], object]
 FindPrimary = Callable[[Location], str | None]
 """Gives the ``s3://`` URI of an unsigned location in the customer's own store, or None when it is not there."""
 
@@ -141,4 +142,5 @@ def _land(file: RecordingFile, settings: Settings) -> str:
         started=file.started,
         room_name=file.room_name,
         room_id=file.room_id,
+        inbox=settings.inbox,
     )

@@ -10,6 +10,8 @@ import logging
 import re
 from urllib.parse import urlsplit
 
+from livekit_backup.core.wording import escaped
+
 _LIBRARIES = ("httpx", "httpcore", "urllib3")
 _LOGGERS = ("httpx", "httpcore.http11", "httpcore.connection", "urllib3.connection", "urllib3.connectionpool")
 """Those known to log URLs, in case they have not logged yet."""
@@ -17,12 +19,20 @@ _LOGGERS = ("httpx", "httpcore.http11", "httpcore.connection", "urllib3.connecti
 MAX_SHOWN = 1000
 """Characters of a URL in a text; S3 keys have at most 1024 bytes."""
 
-_QUERY = re.compile(r"\?[^\s\"<>]+")
+_HIDING = r"%(?:25)*3f|&|;"
+"""What a query can begin with that lost its question mark: encoded, or escaped for HTML."""
+_QUERY = re.compile(rf"(?:\?|(?:{_HIDING})(?=[^\s\"<>]*=))[^\s\"<>]+", re.IGNORECASE)
+_HIDDEN = re.compile(rf"(?:{_HIDING}).*=.*", re.IGNORECASE | re.DOTALL)
 
 
 def without_query(text: str) -> str:
     """Return a text with every query string replaced by ``?…``."""
     return _QUERY.sub("?…", text)
+
+
+def without_hidden_query(path: str) -> str:
+    """Return a URL's path without the query that may hide in it; its question mark was encoded, or is lost."""
+    return _HIDDEN.sub("", path)
 
 
 def safe_url(url: str) -> str:
@@ -33,9 +43,10 @@ def safe_url(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "(a malformed URL)"
-    # A query can hide in the path: encoded, or behind an ampersand that lost its question mark.
-    path = re.split(r"%3f|&|;", parts.path, maxsplit=1, flags=re.IGNORECASE)[0]
-    return f"{parts.scheme}://{host}{port}{path}"[:MAX_SHOWN]
+    path = re.split(_HIDING, parts.path, maxsplit=1, flags=re.IGNORECASE)[0]
+    shown = f"{parts.scheme}://{host}{port}{path}"[:MAX_SHOWN]
+    # A path from an event may hold what moves a terminal's cursor or turns the reading direction.
+    return shown if shown.isprintable() else escaped(shown, MAX_SHOWN)
 
 
 class QueryRedactingFilter(logging.Filter):

@@ -7,36 +7,24 @@ much there should be, so that a manifest that lists too little is noticed.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
+from livekit_backup.core.found_files import FoundFiles, ResolvedFile
 from livekit_backup.core.locations import Location
-from livekit_backup.core.wording import FOREVER
 from livekit_backup.errors import LinkExpiredError, LivekitBackupError, RefusedError, UnresolvedError
 from livekit_backup.models.egress import EgressInfo, SegmentResult, WebhookEvent
 from livekit_backup.models.manifest import Manifest, ManifestPlaylist
 from livekit_backup.models.references import FileKind
 
-_S3_HOST = re.compile(r"^(.+)\.s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com$")
+_MOST_PLAYLISTS = 100
+"""Names of an event that a manifest's playlists are looked for among: an egress has a few outputs."""
 
 FetchManifest = Callable[[Location], Manifest]
-
-
-@dataclass(frozen=True)
-class ResolvedFile:
-    """One file of a backup: either a location, or the error that stands in its way."""
-
-    filename: str
-    kind: FileKind
-    location: Location | None = None
-    size: int | None = None
-    error: LivekitBackupError | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
     backups = [egress for event in events if (egress := event.backup)]
     egress = backups[0]
     manifest, error = _first_manifest(backups, fetch)
-    found = _Files(_sizes(backups))
+    found = FoundFiles(_sizes(backups))
     if manifest:
         _add_manifest(found, manifest, backups)
     _add_results(found, backups)
@@ -105,69 +93,7 @@ def _sizes(backups: Sequence[EgressInfo]) -> dict[str, int]:
     return sizes
 
 
-class _Files:
-    """The files found so far; one per name and object."""
-
-    def __init__(self, sizes: dict[str, int]) -> None:
-        self._sizes = sizes
-        self._files: dict[str, ResolvedFile] = {}
-
-    def __iter__(self) -> Iterator[ResolvedFile]:
-        return iter(self._files.values())
-
-    def has(self, filename: str) -> bool:
-        return filename in self._files
-
-    def count(self, kind: FileKind) -> int:
-        return sum(file.kind is kind for file in self._files.values())
-
-    def add(self, filename: str, kind: FileKind, link: SecretStr) -> None:
-        try:
-            location = Location(link.get_secret_value())
-            if not link.get_secret_value():
-                raise UnresolvedError("the manifest and the event name this file without a location")
-        except LivekitBackupError as error:
-            self.put(ResolvedFile(filename or self._nameless(), kind, error=error))
-            return
-        name = filename or location.key_path or self._nameless()
-        self.put(ResolvedFile(name, kind, location, self._sizes.get(name)))
-
-    def _nameless(self) -> str:
-        return f"(file {len(self._files) + 1}, without a name)"
-
-    def put(self, file: ResolvedFile) -> None:
-        """Keep a file. One name and path is one object: the link that lives longest counts."""
-        present = self._files.get(file.filename)
-        if present is None or present.location is None:
-            self._files[file.filename] = file
-        elif file.location is None:
-            return
-        elif _object(present.location) == _object(file.location):
-            if _life(file.location) > _life(present.location):
-                self._files[file.filename] = file
-        else:
-            # Two outputs can write the same name to two places. Both are recordings.
-            distinct = _distinct_name(file.filename, file.location)
-            self.put(ResolvedFile(distinct, file.kind, file.location, file.size))
-
-
-def _object(location: Location) -> tuple[str, str]:
-    """Which object a location names: S3 has the same bucket under hosts with and without its region."""
-    bucket = _S3_HOST.match(location.host)
-    return (bucket.group(1) if bucket else location.host), location.key_path
-
-
-def _life(location: Location) -> datetime:
-    return location.deadline or FOREVER
-
-
-def _distinct_name(filename: str, location: Location) -> str:
-    mark = hashlib.sha256("".join(_object(location)).encode()).hexdigest()[:8]
-    stem, dot, ending = filename.rpartition(".")
-    return f"{stem}~{mark}.{ending}" if dot and "/" not in ending else f"{filename}~{mark}"
-
-
-def _add_manifest(found: _Files, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:
+def _add_manifest(found: FoundFiles, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:
     for file in manifest.files:
         found.add(file.filename, FileKind.FILE, file.link)
     for playlist in manifest.playlists:
@@ -184,7 +110,8 @@ def _playlist_name(playlist: ManifestPlaylist, manifest: Manifest, egress: Egres
         path = f"/{Location(playlist.link.get_secret_value()).key_path}"
     except LivekitBackupError:
         path = ""
-    names = [result.playlist_name for result in egress.segment_results if result.playlist_name]
+    results = egress.segment_results[:_MOST_PLAYLISTS]
+    names = [result.playlist_name for result in results if result.playlist_name]
     if fitting := [name for name in names if path.endswith(f"/{name.lstrip('/')}")]:
         return max(fitting, key=len)
     if len(manifest.playlists) == len(egress.segment_results) == 1:
@@ -192,7 +119,7 @@ def _playlist_name(playlist: ManifestPlaylist, manifest: Manifest, egress: Egres
     return ""
 
 
-def _add_results(found: _Files, backups: Sequence[EgressInfo]) -> None:
+def _add_results(found: FoundFiles, backups: Sequence[EgressInfo]) -> None:
     for backup in backups:
         for file in backup.file_results:
             if file.location.get_secret_value():
@@ -210,7 +137,7 @@ def _playlists(result: SegmentResult) -> tuple[tuple[str, SecretStr], tuple[str,
     )
 
 
-def _add_missing(found: _Files, filename: str, kind: FileKind, link: SecretStr) -> None:
+def _add_missing(found: FoundFiles, filename: str, kind: FileKind, link: SecretStr) -> None:
     """Add what the event says of a file unless the manifest's own link to it is as good."""
     try:
         if found.has(filename) and not Location(link.get_secret_value()).is_signed:
@@ -221,7 +148,7 @@ def _add_missing(found: _Files, filename: str, kind: FileKind, link: SecretStr) 
     found.add(filename, kind, link)
 
 
-def _add_shortfall(found: _Files, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:
+def _add_shortfall(found: FoundFiles, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:
     """Account for files that the event counted and the manifest does not list."""
     segments, images = _counts(backups)
     listed_segments = {segment.filename for playlist in manifest.playlists for segment in playlist.segments}
@@ -231,13 +158,8 @@ def _add_shortfall(found: _Files, manifest: Manifest, backups: Sequence[EgressIn
         ("images", len(manifest.images), sum(images.values())),
     ):
         if listed < expected:
-            found.put(
-                ResolvedFile(
-                    f"({expected - listed} of {expected} {noun})",
-                    FileKind.UNKNOWN,
-                    error=UnresolvedError(f"the event counts {expected} {noun}, the manifest lists {listed}"),
-                )
-            )
+            error = UnresolvedError(f"the event counts {expected} {noun}, the manifest lists {listed}")
+            found.stand_in(f"({expected - listed} of {expected} {noun})", error)
 
 
 def _counts(backups: Sequence[EgressInfo]) -> tuple[dict[str, int], dict[str, int]]:
@@ -255,7 +177,7 @@ def _counts(backups: Sequence[EgressInfo]) -> tuple[dict[str, int], dict[str, in
     return segments, images
 
 
-def _add_named(found: _Files, backups: Sequence[EgressInfo], reason: LivekitBackupError) -> None:
+def _add_named(found: FoundFiles, backups: Sequence[EgressInfo], reason: LivekitBackupError) -> None:
     """Account for files that an event names and nothing locates."""
     for backup in backups:
         named = [(file.filename, FileKind.FILE, file.size or None) for file in backup.file_results]
@@ -265,14 +187,14 @@ def _add_named(found: _Files, backups: Sequence[EgressInfo], reason: LivekitBack
                 found.put(ResolvedFile(filename, kind, size=size, error=reason))
 
 
-def _add_counted(found: _Files, backups: Sequence[EgressInfo], reason: LivekitBackupError) -> None:
+def _add_counted(found: FoundFiles, backups: Sequence[EgressInfo], reason: LivekitBackupError) -> None:
     """Without a manifest, account for the files that an event only counts."""
     segments, images = _counts(backups)
     counted = [(count, f"segments of {name}") for name, count in segments.items()]
     counted += [(count, f"images of {prefix}") for prefix, count in images.items()]
     for count, of in counted:
         if count > 0:
-            found.put(ResolvedFile(f"({count} {of})", FileKind.UNKNOWN, error=reason))
+            found.stand_in(f"({count} {of})", reason)
 
 
 def why_unresolved(error: LivekitBackupError) -> LivekitBackupError:

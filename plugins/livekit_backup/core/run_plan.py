@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,8 +10,9 @@ from functools import lru_cache
 from livekit_backup.core.http_connections import resolver_for
 from livekit_backup.core.inbox import load_events, why_gone
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
-from livekit_backup.core.locations import Location, check_location, system_resolver
-from livekit_backup.core.planning import FindPrimary, merge_plans, plan_backup
+from livekit_backup.core.locations import check_location, system_resolver
+from livekit_backup.core.plan_room import PlanRoom
+from livekit_backup.core.planning import CheckLocation, FindPrimary, merge_plans, plan_backup
 from livekit_backup.core.resolution import FetchManifest, resolve_backup
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.errors import RetryableError, SourceUnavailableError
@@ -24,6 +25,9 @@ from livekit_backup.models.stored_webhook import EventSource
 
 WORKERS = 8
 """Manifests fetched at a time: each may take up to 64 MiB while it is read."""
+MOST_LOOKUPS = 64
+"""Hosts whose addresses are asked for while a run is planned: LiveKit's are a few, and a forger can name a million. Of
+the others each download asks by itself."""
 BATCH = 256
 """Backups whose events are in memory at a time: a compressed object is read once for all of them."""
 
@@ -50,6 +54,7 @@ def plan_run(
     """
     check = _location_check(settings)
     unanswered: list[str] = []
+    room = PlanRoom()
 
     def plan(ref: BackupRef, events: Sequence[WebhookEvent]) -> Plan:
         if not events:
@@ -68,7 +73,7 @@ def plan_run(
             ref.brought_by is not EventSource.LINK and not ledger.read_files(ref.egress_id, ref.run)
         ):
             ledger.write_files(ref.egress_id, ref.run, planned.files)
-        return planned
+        return room.fit(planned, ref)
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="resolve") as pool:
         plans: list[Plan] = []
@@ -90,11 +95,13 @@ def account_for(plan: Plan, ledger: Ledger, attempt: Attempt) -> None:
     )
 
 
-def _location_check(settings: Settings) -> Callable[[Location], None]:
+def _location_check(settings: Settings) -> CheckLocation:
     """A recording of 20,000 segments has one host: it is looked up once, also when nobody knows it."""
 
-    @lru_cache(maxsize=256)
+    @lru_cache(maxsize=MOST_LOOKUPS)
     def ask(host: str, port: int) -> list[str] | OSError:
+        if ask.cache_info().misses > MOST_LOOKUPS:
+            return OSError(0, f"over {MOST_LOOKUPS} hosts in one run are not looked up ahead")
         try:
             return system_resolver(host, port)
         except OSError as error:

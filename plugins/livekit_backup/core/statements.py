@@ -191,7 +191,8 @@ def _count(number: int, noun: str) -> str:
 def not_safe(statement: Statement) -> list[str]:
     """Return a sentence for each of the first files that are not safe, the nearest deadline first."""
     return [
-        f"{line.outcome.value}, {_left(line)}{line.egress_id} {quoted(line.filename)}: {escaped(line.reason, 500)}"
+        f"{line.outcome.value}, {_left(line)}{escaped(line.egress_id)} {quoted(line.filename)}: "
+        f"{escaped(line.reason, 500)}"
         for line in statement.recoverable[:MAX_NAMED_IN_XCOM]
     ]
 
@@ -221,11 +222,11 @@ def _render(statement: Statement) -> Iterator[str]:
         yield f"UNREADABLE ({len(statement.unreadable)}; they stay in the inbox)"
         for document in statement.unreadable:
             mark = "  may be a backup" if document.may_be_backup else ""
-            yield f"  {quoted(document.uri, 500)} document {document.position}: {document.reason}{mark}"
+            yield f"  {quoted(document.uri, 500)} document {document.position}: {escaped(document.reason, 1000)}{mark}"
     if statement.failed_without_backup:
         yield ""
         yield f"FAILED WITHOUT A BACKUP ({len(statement.failed_without_backup)}; nothing to recover)"
-        yield f"  {', '.join(statement.failed_without_backup)}"
+        yield f"  {', '.join(map(escaped, statement.failed_without_backup))}"
 
 
 def _section(title: str, lines: Iterable[StatementLine]) -> Iterator[str]:
@@ -239,9 +240,9 @@ def _section(title: str, lines: Iterable[StatementLine]) -> Iterator[str]:
         size = "" if line.size is None else readable_size(line.size)
         room = f" · {escaped(line.room_name, 60)}" if line.room_name else ""
         name = escaped(line.filename)
-        yield f"  {line.outcome.value:<14} {size:>10} {left:>12}  {line.egress_id}{room} · {name}"
+        yield f"  {line.outcome.value:<14} {size:>10} {left:>12}  {escaped(line.egress_id)}{room} · {name}"
         if line.landed_uri:
-            yield f"  {'':<14} {'':>10} {'':>12}  {escaped(line.landed_uri, 1100)}  sha256 {line.sha256}"
+            yield f"  {'':<14} {'':>10} {'':>12}  {escaped(line.landed_uri, 1100)}  sha256 {escaped(line.sha256)}"
         if line.reason:
             yield f"  {'':<14} {'':>10} {'':>12}  {escaped(line.reason, 1000)}"
         if line.outcome in WHAT_TO_DO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from itertools import accumulate
 from typing import Any
 
@@ -12,6 +13,8 @@ from livekit_backup.core.wording import quoted
 
 MAX_DEPTH = 32
 """LiveKit's deepest event nests 7 levels; a decoder that calls itself dies at about 1000."""
+MAX_VALUES = 200_000
+"""LiveKit's largest events have some hundreds. A value takes up to 600 bytes as a model, where two bytes wrote it."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
@@ -27,6 +30,8 @@ def parse_json(raw: bytes) -> Any:
     """Return the value of one document in UTF-8. :raises RefusedJsonError: always that, whatever is wrong."""
     if _may_be_deep(raw) and _may_be_deep(_STRING.sub(b"", raw)):
         raise RefusedJsonError(f"nested too deeply: over {MAX_DEPTH} levels")
+    if sum(map(raw.count, (b"{", b"[", b","))) > MAX_VALUES:
+        raise RefusedJsonError(f"too much in it: over {MAX_VALUES} values")
     try:
         return _DECODER.decode(raw.removeprefix(_BOM).decode())
     except RefusedJsonError:
@@ -52,8 +57,7 @@ def _may_be_deep(raw: bytes) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in value if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise RefusedJsonError(f"ambiguous: the key {quoted(twice, 80)} stands twice in one object")
     return value
 

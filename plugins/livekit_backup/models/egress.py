@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
-from livekit_backup.models.wire import Int64, WireModel, enum_name
+from livekit_backup.models.wire import Int64, Listed, WireModel, enum_name
 
 EGRESS_STATUSES = (
     "EGRESS_STARTING",
@@ -78,9 +78,9 @@ class EgressInfo(WireModel):
     error_code: Int64 = 0
     manifest_location: SecretStr = _NO_LOCATION
     backup_storage_used: bool = False
-    file_results: tuple[FileResult, ...] = ()
-    segment_results: tuple[SegmentResult, ...] = ()
-    image_results: tuple[ImageResult, ...] = ()
+    file_results: Listed[FileResult] = ()
+    segment_results: Listed[SegmentResult] = ()
+    image_results: Listed[ImageResult] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr, model_validator
 
-from livekit_backup.models.wire import Int64, WireModel
+from livekit_backup.models.wire import Int64, Listed, WireModel
 
 _NO_LOCATION = SecretStr("")
 
@@ -34,7 +34,7 @@ class ManifestFile(Stored):
 class ManifestPlaylist(Stored):
     """An HLS playlist; its filename is not in the manifest, and the live playlist is not listed."""
 
-    segments: tuple[ManifestFile, ...] = ()
+    segments: Listed[ManifestFile] = ()
     """In upload order, which is not the order of playing."""
 
 
@@ -47,9 +47,9 @@ class Manifest(WireModel):
     started_at: Int64 = 0
     """Nanoseconds; floats with a spacing of 256 ns are seen too."""
     ended_at: Int64 = 0
-    files: tuple[ManifestFile, ...] = ()
-    playlists: tuple[ManifestPlaylist, ...] = ()
-    images: tuple[ManifestFile, ...] = ()
+    files: Listed[ManifestFile] = ()
+    playlists: Listed[ManifestPlaylist] = ()
+    images: Listed[ManifestFile] = ()
 
     @model_validator(mode="after")
     def _is_a_manifest(self) -> Manifest:

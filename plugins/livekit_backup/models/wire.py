@@ -7,11 +7,12 @@ Twirp JSON (snake_case, zero values printed) and Go's encoder in egress manifest
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AliasChoices, AliasGenerator, BaseModel, BeforeValidator, ConfigDict, FailFast, model_validator
 from pydantic.alias_generators import to_camel
 
+_Item = TypeVar("_Item")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -54,6 +55,8 @@ def enum_name(names: tuple[str, ...]) -> Any:
 
 
 Int64 = Annotated[int, BeforeValidator(parse_int64)]
+Listed = Annotated[tuple[_Item, ...], FailFast()]
+"""A list, of which the first item that cannot be read ends the reading: there can be a million of them."""
 
 
 class FrozenModel(BaseModel):
