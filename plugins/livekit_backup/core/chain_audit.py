@@ -1,0 +1,238 @@
+"""First part of an audit: the seals follow one another without a gap, and the reports are as they were sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
+
+from livekit_backup.core.audit_bench import RESTORE, AuditBench, never_stops
+from livekit_backup.core.audit_spool import SealedEntry
+from livekit_backup.core.read_ahead import in_order
+from livekit_backup.core.sealing import broken_lines, digest_of, number_of, read_seal
+from livekit_backup.models.references import Intake
+from livekit_backup.models.seal import Seal
+from livekit_backup.models.statement import Statement
+from livekit_backup.models.wire import FrozenModel
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+CHAIN, REPORTS = "chain", "reports"
+READERS = 16
+"""Seals are small."""
+REPORT_READERS = 4
+"""Reports of runs over many files are not: one of 20,000 has 14 MiB."""
+
+REPORT_AGAIN = "if the run is known to you, clear its report task, which reports and seals anew"
+
+
+def audit_chain(bench: AuditBench) -> None:
+    """Hold each seal against the one behind it."""
+    walk = _ChainWalk(bench)
+    base = f"{bench.ledger.chain_uri()}/"
+    read = in_order(
+        lambda uri: (uri, bench.store.get(uri)),
+        bench.store.list_keys(base),
+        workers=READERS,
+        ahead=4 * READERS,
+        stop=never_stops,
+    )
+    for uri, body in read:
+        walk.take(uri, body)
+    walk.end()
+    for digest in sorted(bench.scope.noted_seals - walk.met):
+        bench.findings.wrong(
+            CHAIN,
+            f"the seal {digest} that was noted is in no chain: it was removed, or the chain was made anew without it",
+            f"{RESTORE}; no report up to that one is proven until then",
+        )
+    if walk.seals:
+        many = "reports are" if walk.seals > 1 else "report is"
+        bench.findings.summary(CHAIN, f"{walk.seals} {many} sealed, by {len(walk.newest)} DAGs")
+        for text in walk.newest:
+            bench.findings.remark(CHAIN, text)
+    else:
+        bench.findings.remark(CHAIN, "nothing is sealed: no report was written since reports are", "wait for one")
+
+
+class _ChainWalk:
+    """Goes through all chains, each from its newest seal to its first."""
+
+    def __init__(self, bench: AuditBench) -> None:
+        self._bench = bench
+        self._folder = ""
+        self._newer: Seal | None = None
+        self._lowest = 0
+        self._began_at = 0.0
+        self.seals = 0
+        self.newest: list[str] = []
+        self.met: set[str] = set()
+        """Of the noted seals, those that are there."""
+
+    def take(self, uri: str, body: bytes | None) -> None:
+        number = number_of(uri)
+        folder = uri.rpartition("/")[0]
+        if folder != self._folder:
+            self.end()
+            self._folder, self._newer, self._lowest = folder, None, 0
+        seal = read_seal(body) if body else None
+        if not number or body is None or seal is None or seal.number != number:
+            self._wrong(f"{uri} is no seal any more: it was altered or put there", RESTORE)
+            self._newer, self._lowest = None, number or self._lowest
+            return
+        digest = digest_of(body)
+        if self._lowest and number < self._lowest - 1:
+            self._removed(number + 1, self._lowest - 1)
+        elif self._newer and self._newer.previous != digest:
+            self._wrong(
+                f"{uri} is not what seal {number + 1} followed: it was altered, or seal {number + 1} was made anew",
+                RESTORE,
+            )
+        if digest in self._bench.scope.noted_seals:
+            self.met.add(digest)
+        if not self._lowest:
+            self.newest.append(f"{seal.dag_id}: seal {number} of {seal.sealed_at:%Y-%m-%d %H:%M} UTC is {digest}")
+        self._newer, self._lowest, self._began_at = seal, number, seal.sealed_at.timestamp()
+        self.seals += 1
+        report = self._bench.ledger.run_uri(seal.dag_id, seal.run_id, "report.json")
+        documents = json.dumps(dict(seal.documents))
+        self._bench.spool.add_report(report, seal.dag_id, seal.run_id, number, seal.sealed_at, documents)
+
+    def end(self) -> None:
+        """Close a chain: it has to reach back to its first seal."""
+        if self._lowest > 1:
+            self._removed(1, self._lowest - 1)
+        if self._folder and self._began_at:
+            self._bench.spool.add_chain(self._folder.rpartition("/")[2], self._began_at)
+
+    def _removed(self, first: int, last: int) -> None:
+        which = f"seal {first} was" if first == last else f"seals {first} to {last} were"
+        self._wrong(f"{which} removed from {self._folder}", f"{RESTORE}; what they sealed is not proven until then")
+
+    def _wrong(self, what: str, mend: str) -> None:
+        self._bench.findings.wrong(CHAIN, what, mend)
+
+
+@dataclass(frozen=True)
+class _ReadReport:
+    """A run's sealed documents as they are now."""
+
+    uri: str
+    digests: Mapping[str, str]
+    """As sealed."""
+    found: Mapping[str, str]
+    report: bytes
+    intake: bytes
+    """Empty where it is not as it was sealed."""
+
+
+def audit_reports(bench: AuditBench) -> None:
+    """Hold each run's documents against the newest seal of the run, and take up what they say."""
+    count = 0
+
+    def read(sealed: tuple[str, str]) -> _ReadReport:
+        uri, documents = sealed
+        digests: dict[str, str] = json.loads(documents)
+        bodies = {name: bench.store.get(f"{uri.rpartition('/')[0]}/{name}") for name in digests}
+        found = {name: digest_of(body) for name, body in bodies.items() if body is not None}
+        intake = bodies.get("intake.json") or b""
+        is_whole = found.get("intake.json") == digests.get("intake.json")
+        is_recovery = "comparison.json" not in digests
+        report = (bodies.get("report.json") or b"") if is_recovery else b""
+        return _ReadReport(uri, digests, found, report, intake if is_whole else b"")
+
+    for run in in_order(
+        read, bench.spool.reports(bench.since), workers=REPORT_READERS, ahead=2 * REPORT_READERS, stop=never_stops
+    ):
+        count += 1
+        _take_up(bench, run)
+    unsealed = 0 if bench.scope.since else _audit_unsealed(bench)
+    many = "reports are" if count != 1 else "report is"
+    bench.findings.summary(REPORTS, f"{count} {many} held against the seals")
+    if unsealed:
+        bench.findings.remark(REPORTS, f"{unsealed} reports are not chained: they were written before reports were")
+
+
+def _take_up(bench: AuditBench, run: _ReadReport) -> None:
+    folder = run.uri.rpartition("/")[0]
+    statement = _statement(run.report)
+    is_altered = run.found.get("report.json") != run.digests.get("report.json")
+    broken = broken_lines(statement) if statement and is_altered else ()
+    for name, digest in run.digests.items():
+        if name not in run.found:
+            bench.findings.wrong(REPORTS, f"{folder}/{name} was removed", f"{RESTORE}; {REPORT_AGAIN}")
+        elif run.found[name] != digest:
+            which = f", at line {broken[0] + 1}" if broken and name == "report.json" else ""
+            bench.findings.wrong(
+                REPORTS, f"{folder}/{name} was altered after it was sealed{which}", f"{RESTORE}; {REPORT_AGAIN}"
+            )
+    for place, line in enumerate(statement.lines if statement else ()):
+        bench.spool.add_reported(line.egress_id, line.run)
+        if line.entry_sha256 and line.recorded_at and place not in broken:
+            sealed = SealedEntry(
+                uri=bench.ledger.entry_uri(line.egress_id, line.run, line.filename),
+                sha256=line.entry_sha256,
+                recorded_at=line.recorded_at.timestamp(),
+                report=run.uri,
+                egress_id=line.egress_id,
+                run=line.run,
+                filename=line.filename,
+                landed_uri=line.landed_uri,
+                size=line.size,
+                content_sha256=line.sha256,
+            )
+            bench.spool.add_entry(sealed)
+    for backup in _intake(run.intake).backups:
+        bench.spool.add_event(backup.egress_id, backup.run, backup.model_dump_json(), found=False)
+
+
+def _statement(body: bytes) -> Statement | None:
+    return _read(Statement, body)
+
+
+def _intake(body: bytes) -> Intake:
+    return _read(Intake, body) or Intake()
+
+
+class _Dated(FrozenModel):
+    """Any report, as far as it says when it was written."""
+
+    written_at: AwareDatetime
+
+
+def _read(model: type[_Model], body: bytes) -> _Model | None:
+    try:
+        return model.model_validate_json(body) if body else None
+    except ValidationError:
+        return None
+
+
+def _audit_unsealed(bench: AuditBench) -> int:
+    """Name the reports that should be sealed and are not, and count those that are older than their chain."""
+    older = 0
+    unsealed = (uri for uri in _reports(bench) if not bench.spool.is_sealed(uri))
+
+    def read(uri: str) -> tuple[str, datetime | None]:
+        dated = _read(_Dated, bench.store.get(uri) or b"")
+        return uri, dated.written_at if dated else None
+
+    for uri, written_at in in_order(read, unsealed, workers=REPORT_READERS, ahead=2 * REPORT_READERS, stop=never_stops):
+        began = bench.spool.began_at(uri.split("/")[-3])
+        if began is None or (written_at and written_at.timestamp() < began):
+            older += 1
+        elif written_at is None or not bench.may_be_under_way(written_at):
+            bench.findings.wrong(
+                REPORTS,
+                f"{uri} is in no seal, though reports of its DAG were sealed by then: its seal was removed, or its "
+                "task died before it sealed",
+                REPORT_AGAIN,
+            )
+    return older
+
+
+def _reports(bench: AuditBench) -> Iterator[str]:
+    return (uri for uri in bench.store.list_keys(f"{bench.ledger.folder_uri('runs')}/") if uri.endswith("/report.json"))
