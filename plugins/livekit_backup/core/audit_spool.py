@@ -12,7 +12,8 @@ PAGE = 256
 """Rows that are in memory at a time."""
 
 _SCHEMA = """
-CREATE TABLE report (uri TEXT PRIMARY KEY, dag_id TEXT, run_id TEXT, number INTEGER, sealed_at REAL, documents TEXT);
+CREATE TABLE report (uri TEXT, newest INTEGER, sealed_at REAL, documents TEXT);
+CREATE INDEX report_at ON report (uri);
 CREATE TABLE entry (uri TEXT, sha256 TEXT, recorded_at REAL, report TEXT, egress_id TEXT, run INTEGER, filename TEXT,
     landed_uri TEXT, size INTEGER, content_sha256 TEXT, PRIMARY KEY (uri, sha256));
 CREATE TABLE reported (egress_id TEXT, run INTEGER, PRIMARY KEY (egress_id, run));
@@ -71,15 +72,17 @@ class AuditSpool:
         """Remove it."""
         self._database.close()
 
-    def add_report(self, uri: str, dag_id: str, run_id: str, number: int, sealed_at: datetime, documents: str) -> None:
-        """Add a sealed report; of several seals of a run the first that is added stays."""
-        row = (uri, dag_id, run_id, number, sealed_at.timestamp(), documents)
-        self._database.execute("INSERT OR IGNORE INTO report VALUES (?, ?, ?, ?, ?, ?)", row)
+    def add_report(self, uri: str, sealed_at: datetime, documents: str) -> None:
+        """Add what a seal says of a report; of several seals of one report the newest is added first."""
+        newest = not self.is_sealed(uri)
+        row = (uri, newest, sealed_at.timestamp(), documents)
+        self._database.execute("INSERT INTO report VALUES (?, ?, ?, ?)", row)
 
-    def reports(self, since: float) -> Iterator[tuple[str, str]]:
-        """Give each sealed report's URI, and its documents as JSON."""
-        for _, uri, documents in self._pages("SELECT rowid, uri, documents FROM report WHERE sealed_at >= ?", since):
-            yield uri, documents
+    def reports(self, since: float) -> Iterator[tuple[str, bool, str]]:
+        """Give each seal's report, whether it is the report's newest seal, and its documents as JSON."""
+        query = "SELECT rowid, uri, newest, documents FROM report WHERE sealed_at >= ?"
+        for _, uri, newest, documents in self._pages(query, since):
+            yield uri, bool(newest), documents
 
     def is_sealed(self, report_uri: str) -> bool:
         """Whether a seal covers a report."""

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ValidationError
 from livekit_backup.core.audit_bench import RESTORE, AuditBench, never_stops
 from livekit_backup.core.audit_spool import SealedEntry
 from livekit_backup.core.read_ahead import in_order
-from livekit_backup.core.sealing import broken_lines, digest_of, number_of, read_seal
+from livekit_backup.core.sealing import broken_lines, digest_of, number_of, read_seal, sealed_copy
 from livekit_backup.models.references import Intake
 from livekit_backup.models.seal import Seal
 from livekit_backup.models.statement import Statement
@@ -100,7 +100,7 @@ class _ChainWalk:
         self.seals += 1
         report = self._bench.ledger.run_uri(seal.dag_id, seal.run_id, "report.json")
         documents = json.dumps(dict(seal.documents))
-        self._bench.spool.add_report(report, seal.dag_id, seal.run_id, number, seal.sealed_at, documents)
+        self._bench.spool.add_report(report, seal.sealed_at, documents)
 
     def end(self) -> None:
         """Close a chain: it has to reach back to its first seal."""
@@ -118,61 +118,84 @@ class _ChainWalk:
 
 
 @dataclass(frozen=True)
-class _ReadReport:
-    """A run's sealed documents as they are now."""
+class _SealedRun:
+    """What a seal covers, as it is now."""
 
     uri: str
+    """Of the report."""
     digests: Mapping[str, str]
     """As sealed."""
     found: Mapping[str, str]
+    """Of those that are there."""
     report: bytes
+    """As it was sealed; empty where no such copy is left."""
+    altered: bytes
+    """A report that is not as it was sealed; empty where there is none."""
     intake: bytes
     """Empty where it is not as it was sealed."""
 
 
 def audit_reports(bench: AuditBench) -> None:
-    """Hold each run's documents against the newest seal of the run, and take up what they say."""
+    """Hold each run's documents against the run's seals, and take up what they say."""
     count = 0
 
-    def read(sealed: tuple[str, str]) -> _ReadReport:
-        uri, documents = sealed
-        digests: dict[str, str] = json.loads(documents)
-        bodies = {name: bench.store.get(f"{uri.rpartition('/')[0]}/{name}") for name in digests}
-        found = {name: digest_of(body) for name, body in bodies.items() if body is not None}
-        intake = bodies.get("intake.json") or b""
-        is_whole = found.get("intake.json") == digests.get("intake.json")
-        is_recovery = "comparison.json" not in digests
-        report = (bodies.get("report.json") or b"") if is_recovery else b""
-        return _ReadReport(uri, digests, found, report, intake if is_whole else b"")
+    def read(sealed: tuple[str, bool, str]) -> _SealedRun:
+        uri, newest, documents = sealed
+        return _read_run(bench, uri, json.loads(documents), newest=newest)
 
     for run in in_order(
         read, bench.spool.reports(bench.since), workers=REPORT_READERS, ahead=2 * REPORT_READERS, stop=never_stops
     ):
         count += 1
         _take_up(bench, run)
+        bench.progress.tell(f"{count} reports read")
     unsealed = 0 if bench.scope.since else _audit_unsealed(bench)
-    many = "reports are" if count != 1 else "report is"
+    many = "reports were" if count != 1 else "report was"
     bench.findings.summary(REPORTS, f"{count} {many} held against the seals")
     if unsealed:
         bench.findings.remark(REPORTS, f"{unsealed} reports are not chained: they were written before reports were")
 
 
-def _take_up(bench: AuditBench, run: _ReadReport) -> None:
+def _read_run(bench: AuditBench, uri: str, sealed: dict[str, str], *, newest: bool) -> _SealedRun:
+    """Read a run's documents; of an earlier seal only the report's copy, since the run has replaced the others."""
+    folder = uri.rpartition("/")[0]
+    digests = dict(sealed) if newest else {}
+    copy = ""
+    if "report.json" in sealed:
+        copy = sealed_copy(sealed["report.json"])
+        digests[copy] = sealed["report.json"]
+    bodies = {name: bench.store.get(f"{folder}/{name}") for name in digests}
+    found = {name: digest_of(body) for name, body in bodies.items() if body is not None}
+
+    def whole(name: str) -> bytes:
+        return (bodies.get(name) or b"") if found.get(name) == digests.get(name) else b""
+
+    report = whole(copy) or whole("report.json")
+    altered = next((bodies[name] for name in digests if name in ("report.json", copy) and not whole(name)), b"")
+    if "comparison.json" in sealed:
+        report = altered = b""
+    return _SealedRun(uri, digests, found, report, altered or b"", whole("intake.json"))
+
+
+def _take_up(bench: AuditBench, run: _SealedRun) -> None:
     folder = run.uri.rpartition("/")[0]
-    statement = _statement(run.report)
-    is_altered = run.found.get("report.json") != run.digests.get("report.json")
-    broken = broken_lines(statement) if statement and is_altered else ()
+    altered = _statement(run.altered)
+    broken = broken_lines(altered) if altered else ()
     for name, digest in run.digests.items():
+        what = ""
         if name not in run.found:
-            bench.findings.wrong(REPORTS, f"{folder}/{name} was removed", f"{RESTORE}; {REPORT_AGAIN}")
+            what = "was removed"
         elif run.found[name] != digest:
-            which = f", at line {broken[0] + 1}" if broken and name == "report.json" else ""
-            bench.findings.wrong(
-                REPORTS, f"{folder}/{name} was altered after it was sealed{which}", f"{RESTORE}; {REPORT_AGAIN}"
-            )
+            what = "was altered after it was sealed"
+            if broken and "report" in name and name.endswith(".json"):
+                what += f", at line {broken[0] + 1}"
+        if what:
+            bench.findings.wrong(REPORTS, f"{folder}/{name} {what}", f"{RESTORE}; {REPORT_AGAIN}")
+    # Without a whole copy, the lines that the report's own chain bears out.
+    statement, left_out = (_statement(run.report), ()) if run.report else (altered, broken)
     for place, line in enumerate(statement.lines if statement else ()):
         bench.spool.add_reported(line.egress_id, line.run)
-        if line.entry_sha256 and line.recorded_at and place not in broken:
+        if line.entry_sha256 and line.recorded_at and place not in left_out:
             sealed = SealedEntry(
                 uri=bench.ledger.entry_uri(line.egress_id, line.run, line.filename),
                 sha256=line.entry_sha256,

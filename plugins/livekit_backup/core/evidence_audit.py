@@ -169,4 +169,4 @@ class _EvidenceReader:
         if counts["unknown"]:
             yield f"{counts['unknown']} events are signed with keys that the LiveKit connection does not have"
         if counts["unsigned"]:
-            yield f"{counts['unsigned']} objects carry no signature: another receiver's, or filed by reconcile or recover"
+            yield f"{counts['unsigned']} objects carry no signature: other receivers', or filed by reconcile or recover"

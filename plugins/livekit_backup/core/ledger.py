@@ -17,7 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.listings import listed_among
-from livekit_backup.core.sealing import CHAIN_FOLDER, SEALED, append_seal, digest_of, linked
+from livekit_backup.core.sealing import CHAIN_FOLDER, SEALED, append_seal, digest_of, linked, sealed_copy
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.bundle import Bundle
@@ -287,6 +287,9 @@ class Ledger:
         uris = {name: self.run_uri(dag_id, run_id, name) for name in SEALED}
         bodies = {name: self._store.get(uri) for name, uri in uris.items()}
         documents = {name: digest_of(body) for name, body in bodies.items() if body is not None}
+        if report := bodies["report.json"]:
+            # A report that runs again replaces this one, and entries that only this one names stay.
+            self._store.put(self.run_uri(dag_id, run_id, sealed_copy(documents["report.json"])), report)
         folder = self.chain_uri(dag_id)
         seal, digest = append_seal(self._store, folder, dag_id=dag_id, run_id=run_id, documents=documents)
         log.info("seal %d of %s: %s", seal.number, dag_id, digest)

@@ -40,6 +40,11 @@ def seal_uri(folder_uri: str, number: int) -> str:
     return join_uri(folder_uri, f"{_LAST - number:010d}-{number}.json")
 
 
+def sealed_copy(digest: str) -> str:
+    """Return the name of the copy of a report that was sealed with this digest; nothing ever replaces it."""
+    return f"report-{digest[:16]}.json"
+
+
 def append_seal(
     store: ObjectStore, folder_uri: str, *, dag_id: str, run_id: str, documents: Mapping[str, str]
 ) -> tuple[Seal, str]:
