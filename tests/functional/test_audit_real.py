@@ -198,7 +198,7 @@ def test_an_untouched_ledger_is_clean(told: History) -> None:
     findings = told.findings()
     assert not any(map(is_broken, findings)), findings
     remarks = "\n".join(finding.what for finding in findings)
-    assert "3 reports are sealed, by 1 DAGs" in remarks and told.seals[-1] in remarks
+    assert "3 reports are sealed, in 1 chains" in remarks and told.seals[-1] in remarks
     assert "4 files' entries are as the newest sealed report of them says" in remarks
     assert "3 of 3 landed objects are there" in remarks
     assert "4 events are LiveKit's, byte for byte, by its signature" in remarks
@@ -431,7 +431,7 @@ def test_reruns_and_cleared_reports_are_clean(own: History, livekit: FakeLiveKit
     own.report(own.pipeline.statement())
     own.run("r5")
     assert own.audit() == []
-    assert "5 reports are sealed, by 1 DAGs" in own.remarks()
+    assert "5 reports are sealed, in 1 chains" in own.remarks()
 
 
 def test_two_runs_at_once_are_clean(own: History, livekit: FakeLiveKit) -> None:
@@ -446,7 +446,7 @@ def test_two_runs_at_once_are_clean(own: History, livekit: FakeLiveKit) -> None:
     with ThreadPoolExecutor(len(rivals)) as pool:
         list(pool.map(lambda rival: rival.run(rival.pipeline.attempt.run_id), rivals))
     assert own.audit() == []
-    assert "4 reports are sealed, by 1 DAGs" in own.remarks()
+    assert "4 reports are sealed, in 1 chains" in own.remarks()
 
 
 @pytest.mark.parametrize("any_s3", ["swift"], indirect=True)
@@ -494,7 +494,7 @@ def test_a_backfill_and_another_dag_have_chains_of_their_own(own: History) -> No
     own.run("backfill__2026-11-01T00:00:00+00:00")
     own.run("again", dag_id="other.dag")
     assert own.audit() == []
-    assert "3 reports are sealed, by 2 DAGs" in own.remarks()
+    assert "3 reports are sealed, in 2 chains" in own.remarks()
 
 
 def test_a_ledger_from_before_is_not_chained_and_not_tampered_with(history: History, livekit: FakeLiveKit) -> None:

@@ -52,7 +52,7 @@ def audit_chain(bench: AuditBench) -> None:
         )
     if walk.seals:
         many = "reports are" if walk.seals > 1 else "report is"
-        bench.findings.summary(CHAIN, f"{walk.seals} {many} sealed, by {len(walk.newest)} DAGs")
+        bench.findings.summary(CHAIN, f"{walk.seals} {many} sealed, in {len(walk.newest)} chains: one a DAG")
         for text in walk.newest:
             bench.findings.remark(CHAIN, text)
     else:

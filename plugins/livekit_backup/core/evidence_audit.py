@@ -57,7 +57,7 @@ def audit_evidence(bench: AuditBench) -> None:
     )
     evidence.sum_up()
     if forgotten:
-        bench.findings.remark(INBOX, f"{forgotten} of them stand in no sealed report, but in the ledger, or are due")
+        bench.findings.remark(INBOX, f"{forgotten} backups stand in no sealed report, but in the ledger, or are due")
 
 
 def _window(bench: AuditBench) -> Window:
