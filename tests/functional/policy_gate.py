@@ -49,9 +49,10 @@ def policies(**buckets: str) -> dict[str, list[dict[str, Any]]]:
     """The documented statements by their section, over the test's own buckets."""
     found = {}
     for name, text in SECTION.findall((ROOT / "docs" / "permissions.md").read_text()):
-        for documented, own in buckets.items():
-            text = re.sub(rf"(?<=:::){documented.replace('_', '-')}(?=[/\"])", own, text)
-        found[name] = json.loads(text)["Statement"]
+        own = text
+        for documented, bucket in buckets.items():
+            own = re.sub(rf"(?<=:::){documented.replace('_', '-')}(?=[/\"])", bucket, own)
+        found[name] = json.loads(own)["Statement"]
     return found
 
 
@@ -80,7 +81,9 @@ class PolicyGate:
         """Boto's handler: None lets the request pass."""
         operation = event_name.rpartition(".")[2]
         self.seen.add(operation)
-        wrong = [(action, arn) for action, arn, prefix in _asked(operation, request) if not self._allows(action, arn, prefix)]
+        wrong = [
+            (action, arn) for action, arn, prefix in _asked(operation, request) if not self._allows(action, arn, prefix)
+        ]
         self.denied += wrong
         return _denied(request.url) if wrong else None
 

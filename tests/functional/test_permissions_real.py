@@ -4,74 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import aiobotocore.client
 import botocore.client
 import httpx
 import pytest
-from airflow.sdk.bases.operator import ExecutorSafeguard
 
 from livekit_backup.commands import audit, recover, status
-from livekit_backup.commands.doctor import checks
-from livekit_backup.commands.examined_setup import ExaminedSetup
-from livekit_backup.core.examination import examine
-from livekit_backup.errors import LivekitBackupError, NotSafeError
+from livekit_backup.errors import NotSafeError
 from livekit_backup.models.finding import Verdict
-from livekit_backup.operators.ingest_events import IngestEventsOperator
 from livekit_backup.operators.raise_alarms import RaiseAlarmsOperator
 from livekit_backup.operators.reconcile import ReconcileOperator, ReconciliationReportOperator
-from livekit_backup.operators.recover_files import DownloadFilesOperator, VerifyAndLandOperator
-from livekit_backup.operators.report import LANDED, AllSafeOperator, ReportOperator
-from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
+from livekit_backup.operators.report import AllSafeOperator
 from livekit_backup.receiver.__main__ import build_app
-from livekit_backup.sensors.backup_event import BackupEventSensor
-from livekit_backup.testing import FakeLiveKit, Fault
+from livekit_backup.testing import Fault
 from livekit_backup.testing.embedded_localstack import EmbeddedLocalStack
 from livekit_backup.testing.webhook_sender import CONTENT_TYPE, sign_webhook
 from livekit_backup.triggers.inbox_window import InboxWindowTrigger
 
+from .operator_site import DAYS, OperatorSite, examined, exit_code, operator_site
 from .policy_gate import PolicyGate, policies
 from .recovery_pipeline import MIB
 
 API_KEYS = {"APIrights": "a-secret-of-the-rights'-test-that-is-long-enough"}
-SECTION = "AIRFLOW__LIVEKIT_BACKUP__"
-DAYS = "%Y/%m/%d/"
-"""A folder a day in the inbox: a look back over eight days lists nine."""
 AIRFLOW = ("Inbox", "Warehouse", "Ledger", "Primary")
-S3_CHECKS = frozenset(
-    {
-        "settings",
-        "inbox connection",
-        "inbox",
-        "inbox rights",
-        "inbox layout",
-        "hosts of backups",
-        "warehouse connection",
-        "warehouse",
-        "upload options",
-        "warehouse rights",
-        "warehouse store",
-        "warehouse lifecycle",
-        "ledger",
-        "primary connection",
-        "primary",
-    }
-)
 
 
 @contextmanager
 def gated(gate: PolicyGate) -> Iterator[None]:
     """Every client that is made meanwhile, of boto and of its asynchronous sister, asks the gate."""
     with pytest.MonkeyPatch.context() as patch:
-        sync, asynchronous = botocore.client.ClientCreator.create_client, aiobotocore.client.AioClientCreator.create_client
+        sync, asynchronous = (
+            botocore.client.ClientCreator.create_client,
+            aiobotocore.client.AioClientCreator.create_client,
+        )
 
         def create(*args: Any, **kwargs: Any) -> Any:
             client = sync(*args, **kwargs)
@@ -88,86 +58,15 @@ def gated(gate: PolicyGate) -> Iterator[None]:
         yield
 
 
-class Outlet:
-    def add(self, asset: Any, extra: Any) -> None:
-        pass
-
-
-@dataclass
-class Site:
-    """Four buckets, a LiveKit and a configuration, as the docs' policies have them."""
-
-    s3: EmbeddedLocalStack
-    livekit: FakeLiveKit
-    buckets: dict[str, str]
-    states: dict[str, str] = field(default_factory=dict)
-
-    def context(self, run_id: str) -> Any:
-        now = datetime.now(UTC)
-        ti = SimpleNamespace(
-            dag_id="d",
-            run_id=run_id,
-            task_id="t",
-            map_index=-1,
-            try_number=1,
-            max_tries=0,
-            get_task_states=lambda dag_id, run_ids, task_ids=(): {run_ids[0]: self.states},
-        )
-        return {
-            "ti": ti,
-            "dag_run": SimpleNamespace(run_after=now + timedelta(minutes=10)),
-            "params": {},
-            "data_interval_start": now - timedelta(hours=1),
-            "data_interval_end": now + timedelta(minutes=1),
-            "outlet_events": {LANDED: Outlet()},
-        }
-
-    def run(self, operator: type, run_id: str, **arguments: Any) -> Any:
-        return operator(task_id="t", grace=0, **arguments).execute(self.context(run_id))
-
-    def recover(self, run_id: str, *, again: bool = False) -> Any:
-        """The recovery DAG's tasks, one after the other."""
-        self.run(BackupEventSensor, run_id, deferrable=False)
-        intake = self.run(IngestEventsOperator, run_id)
-        for bundle in self.run(ResolveManifestsOperator, run_id, intake=intake):
-            for operator in (DownloadFilesOperator, VerifyAndLandOperator):
-                try:
-                    self.run(operator, run_id, bundle=bundle)
-                except LivekitBackupError:
-                    break
-        return self.run(ReportOperator, run_id)
-
-
 @pytest.fixture
-def site(strict_s3: EmbeddedLocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    mark = uuid.uuid4().hex[:8]
-    buckets = {name: f"{name}-{mark}".replace("_", "-") for name in ("acme_events", "acme_recordings", "acme_ledger", "acme_own")}
-    for bucket in buckets.values():
-        strict_s3.client().create_bucket(Bucket=bucket)
-    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
-    connection = json.loads(strict_s3.airflow_connection())
-    own = connection["extra"] | {"service_config": {"s3": {"bucket_name": buckets["acme_own"]}}}
-    with FakeLiveKit(api_keys=API_KEYS) as livekit:
-        for name, value in {
-            f"{SECTION}INBOX": f"s3://{buckets['acme_events']}/livekit",
-            f"{SECTION}INBOX_LAYOUT": DAYS,
-            f"{SECTION}WAREHOUSE": f"s3://{buckets['acme_recordings']}/recovered",
-            f"{SECTION}LEDGER": f"s3://{buckets['acme_ledger']}/livekit_backup",
-            f"{SECTION}PRIMARY_CONN_ID": "aws_own",
-            f"{SECTION}ALLOWED_HOSTS": f"*.amazonaws.com, {livekit.base_url.partition('://')[2]}",
-            "AIRFLOW_CONN_AWS_DEFAULT": strict_s3.airflow_connection(),
-            "AIRFLOW_CONN_AWS_OWN": json.dumps({**connection, "extra": own}),
-            "AIRFLOW_CONN_LIVEKIT_DEFAULT": livekit.airflow_connection(),
-        }.items():
-            monkeypatch.setenv(name, value)
-        for command in (status, recover, audit):
-            monkeypatch.setattr(command, "use_connections_of_database", lambda: None)
-        monkeypatch.setattr(recover, "_start_run", lambda conf, now: "run")
-        monkeypatch.setattr(recover, "_is_paused", lambda: False)
-        yield Site(strict_s3, livekit, buckets)
+def site(strict_s3: EmbeddedLocalStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[OperatorSite]:
+    with operator_site(strict_s3, monkeypatch, API_KEYS) as site:
+        yield site
 
 
-def test_the_documented_rights_are_enough_and_none_is_too_much(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_rights_are_enough_and_none_is_too_much(
+    site: OperatorSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documented = policies(**site.buckets)
     receiver = PolicyGate(documented, "Receiver")
     with gated(receiver):
@@ -183,7 +82,7 @@ def test_the_documented_rights_are_enough_and_none_is_too_much(site: Site, monke
     assert gate.rights - gate.used == set(), gate.seen
 
 
-def test_doctor_needs_none_of_its_own_rights(site: Site) -> None:
+def test_doctor_needs_none_of_its_own_rights(site: OperatorSite) -> None:
     gate = PolicyGate(policies(**site.buckets), *AIRFLOW)
     with gated(gate):
         verdicts = _examine()
@@ -191,7 +90,7 @@ def test_doctor_needs_none_of_its_own_rights(site: Site) -> None:
     assert Verdict.BROKEN not in verdicts.values(), verdicts
 
 
-def test_the_gate_itself_denies(site: Site) -> None:
+def test_the_gate_itself_denies(site: OperatorSite) -> None:
     """What no policy allows reaches no server: else the tests above could not fail."""
     gate = PolicyGate(policies(**site.buckets), "Inbox", "Ledger")
     with gated(gate):
@@ -201,7 +100,7 @@ def test_the_gate_itself_denies(site: Site) -> None:
     assert site.s3.client().list_objects_v2(Bucket=site.buckets["acme_recordings"])["KeyCount"] == 0
 
 
-def _receive(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def _receive(site: OperatorSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """A webhook, by the receiver that runs by itself, and what shows that it is ready."""
     for name, value in {
         "AWS_ENDPOINT_URL": site.s3.endpoint_url,
@@ -237,7 +136,7 @@ def _receive(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(deliver()) == [200] * 6
 
 
-def _work(site: Site) -> None:
+def _work(site: OperatorSite) -> None:
     """Everything that Airflow does with buckets."""
     now = datetime.now(UTC)
     inbox = f"s3://{site.buckets['acme_events']}/livekit"
@@ -263,14 +162,14 @@ def _work(site: Site) -> None:
     site.run(RaiseAlarmsOperator, "a1", notify=lambda context: None)
 
     late = site.livekit.record_file("late.mp4", size=1000)
-    _end(recover.recover, 0, egress_ids=[late.egress_id], link=False, filename=None)
-    _end(status.status, 1, days=1.0, json=False)
-    _end(audit.audit, None, since=None, sample=None, full=True, seal=None, json=False)
+    assert exit_code(recover.recover, egress_ids=[late.egress_id], link=False, filename=None) == 0
+    assert exit_code(status.status, days=1.0, json=False) == 1
+    assert exit_code(audit.audit, since=None, sample=None, full=True, seal=None, json=False) == 0
     verdicts = _examine()
     assert Verdict.BROKEN not in verdicts.values(), verdicts
 
 
-def _store_one_of_the_primary(site: Site) -> None:
+def _store_one_of_the_primary(site: OperatorSite) -> None:
     """A backup of which the file never left the customer's bucket, two parts long."""
     client, bucket = site.s3.client(), site.buckets["acme_own"]
     at = {"Bucket": bucket, "Key": "rec/own.mp4"}
@@ -299,22 +198,10 @@ def _store_one_of_the_primary(site: Site) -> None:
     client.put_object(Bucket=site.buckets["acme_events"], Key=key, Body=json.dumps(event).encode())
 
 
-def _end(command: Any, code: Any, **arguments: Any) -> None:
-    """Run a command as Airflow does, and compare how it ends."""
-    try:
-        command(Namespace(verbose=True, **arguments))
-    except SystemExit as end:
-        assert end.code == code, end.code
-    else:
-        assert code is None
-
-
 def _examine() -> dict[str, Verdict]:
     """What doctor finds of the stores; the worst of each check."""
-    setup = ExaminedSetup(may_fix=False)
-    wanted = [check for check in checks(()) if check.name in S3_CHECKS]
     order = list(Verdict)
     worst: dict[str, Verdict] = {}
-    for finding in examine(wanted, setup, seconds=100.0, safe=setup.safe):
+    for finding in examined():
         worst[finding.check] = max(worst.get(finding.check, Verdict.OK), finding.verdict, key=order.index)
     return worst
