@@ -8,12 +8,13 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPATH :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: help demo ui test unit functional e2e check format bench clean
+.PHONY: help demo ui test unit functional e2e forgeries check format bench clean
 help:
 	@echo "make demo        recover recordings in a real Airflow and check them against the originals"
 	@echo "make ui          Airflow's UI with the demo's runs in it"
 	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
 	@echo "make check       ruff, mypy and the import rules"
+	@echo "make forgeries   thousands of forged ledgers, each to be found; the figures are in docs/reliability_audit.md"
 	@echo "make bench       measure; the figures are in docs/performance.md"
 	@echo "make format      let ruff mend and format"
 	@echo "make clean       remove all that the above have made"
@@ -42,6 +43,11 @@ test: unit functional e2e
 
 unit functional e2e: $(STAMP)
 	$(BIN)/python -m pytest -q tests/$@
+
+# Thousands of forged ledgers, and an audit of a million entries: some ten minutes.
+forgeries: $(STAMP)
+	LIVEKIT_BACKUP_FORGERIES=5000 $(BIN)/python -m pytest -q tests/unit/test_audit_forgeries.py
+	PYTHONPATH=plugins $(BIN)/python tests/unit/audit_at_scale.py 1000000
 
 check: $(STAMP)
 	$(BIN)/ruff check
