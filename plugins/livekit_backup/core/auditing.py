@@ -7,11 +7,12 @@ from datetime import datetime
 
 from livekit_backup.core.audit_bench import AuditBench, AuditProgress, AuditScope
 from livekit_backup.core.audit_spool import AuditSpool
-from livekit_backup.core.chain_audit import audit_chain, audit_reports
+from livekit_backup.core.chain_audit import audit_chain
 from livekit_backup.core.entry_audit import audit_entries
 from livekit_backup.core.evidence_audit import audit_evidence
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.object_audit import audit_objects
+from livekit_backup.core.report_audit import audit_reports
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.models.finding import Finding
 from livekit_backup.models.settings import Settings

@@ -1,4 +1,4 @@
-"""Second part of an audit: each file's document in the ledger is the newest that a sealed report names."""
+"""Third part of an audit: each file's document in the ledger is the newest that a sealed report names."""
 
 from __future__ import annotations
 

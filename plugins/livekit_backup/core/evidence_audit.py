@@ -1,4 +1,4 @@
-"""Third part of an audit: every backup that the inbox tells of is in a report, and no reported event has gone.
+"""Fourth part of an audit: every backup that the inbox tells of is in a report, and no reported event has gone.
 
 The inbox is another place than the ledger, and LiveKit has signed what the receiver keeps there: a list of all
 backups that nobody can make who has only the ledger.
