@@ -334,7 +334,7 @@ TAMPERING: dict[str, tuple[Callable[[History], None], list[str]]] = {
 
 TOGETHER = (
     ("entry altered", "entry altered to look lost no more", "entry removed", "table altered", "report removed"),
-    ("entry made unreadable", "report altered", "object removed", "event removed"),
+    ("report altered", "object removed", "event removed", "entry made unreadable"),
     ("line taken out of a report", "seal removed in the middle", "event altered"),
     ("first seal removed", "object replaced by one of its size"),
     ("newest seal removed", "object truncated", "event's signature altered"),

@@ -125,6 +125,19 @@ def test_what_was_reported_before_since_is_left_alone():
     assert ledger.wrong(since=LATER - timedelta(hours=1)) == []
 
 
+def test_a_chain_may_have_lost_what_is_older_than_since():
+    """A lifecycle rule removes old documents; a gap behind them is none of its doing."""
+    ledger = told()
+    folder = ledger.ledger.chain_uri("d")
+    ledger.store.delete(seal_uri(folder, 1))
+    assert any("seal 1 was removed" in line for line in ledger.wrong())
+    since = NOW + timedelta(hours=1)
+    assert ledger.wrong(since=since) == []
+    ledger.store.delete(seal_uri(folder, 3))
+    [found] = ledger.wrong(since=since)
+    assert found.startswith("chain: seal 3 was removed")
+
+
 def test_of_a_flood_the_first_are_named_and_the_rest_counted():
     ledger = AuditedLedger()
     ledger.run("r1", ["EG_1"], files=230)

@@ -87,9 +87,12 @@ class _ChainWalk:
         self._bench.spool.add_report(report, seal.sealed_at, documents)
 
     def end(self) -> None:
-        """Close a chain: it has to reach back to its first seal."""
-        if self._lowest > 1:
+        """Close a chain: it has to reach back to its first seal, or to before the audit's beginning."""
+        if self._lowest > 1 and self._began_at >= self._bench.since:
             self._removed(1, self._lowest - 1)
+        elif self._lowest > 1:
+            text = f"seals 1 to {self._lowest - 1} of {self._folder} are not there: they are older than --since"
+            self._bench.findings.remark(CHAIN, text)
         if self._folder and self._began_at:
             self._bench.spool.add_chain(self._folder.rpartition("/")[2], self._began_at)
 
