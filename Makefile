@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PYTHONPATH :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: help demo ui test unit functional e2e soak fuzz check format bench clean
+.PHONY: help demo ui test unit functional e2e soak fuzz forgeries check format bench clean
 SEED ?= 1
 RUNS ?= 5000
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test        all tests; make unit, make functional and make e2e run one kind"
 	@echo "make soak        the recovery among thousands of simulated faults: SEED=1 RUNS=5000, or REPLAY=1/137 for one run"
 	@echo "make check       ruff, mypy, the import rules and the pinned dependencies"
+	@echo "make forgeries   thousands of forged ledgers, each to be found; the figures are in docs/reliability.md"
 	@echo "make bench       measure; the figures are in docs/performance.md"
 	@echo "make fuzz        over a million hostile inputs; the figures are in docs/reliability.md"
 	@echo "make format      let ruff mend and format"
@@ -56,6 +57,11 @@ unit functional e2e: $(STAMP)
 
 soak: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m soak $(if $(REPLAY),--replay $(REPLAY),--seed $(SEED) --runs $(RUNS))
+
+# Thousands of forged ledgers, and an audit of a million entries: some ten minutes.
+forgeries: $(STAMP)
+	LIVEKIT_BACKUP_FORGERIES=5000 $(BIN)/python -m pytest -q tests/unit/test_audit_forgeries.py
+	PYTHONPATH=plugins $(BIN)/python tests/unit/audit_at_scale.py 1000000
 
 check: $(STAMP)
 	$(BIN)/ruff check

@@ -17,8 +17,11 @@ from livekit_backup.testing.embedded_airflow import EmbeddedAirflow
 from livekit_backup.testing.embedded_s3 import EmbeddedS3
 from livekit_backup.testing.recordings import Recording
 
+from .metrics_listener import MetricsListener
+
 ROOT = Path(__file__).resolve().parents[2]
 DAG_ID = "livekit_backup_recovery"
+ALARMS_DAG_ID = "livekit_backup_alarms"
 RECONCILE_DAG_ID = "livekit_backup_reconcile"
 GRACE_SECONDS = 5
 
@@ -32,6 +35,7 @@ class Site:
     s3: Any
     events: str
     recordings: str
+    metrics: MetricsListener | None = None
     stored: list[Recording] = field(default_factory=list)
 
     def store(self, recording: Recording, when: datetime, **kwargs: Any) -> None:
@@ -89,7 +93,7 @@ def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPat
     events, recordings = f"events-{mark}", f"recordings-{mark}"
     for bucket in (events, recordings):
         s3_client.create_bucket(Bucket=bucket)
-    with FakeLiveKit(seed=mark) as livekit:
+    with FakeLiveKit(seed=mark) as livekit, MetricsListener() as metrics:
         airflow = EmbeddedAirflow(
             tmp_path_factory.mktemp("airflow"),
             dags=_dags(tmp_path_factory.mktemp("dags")),
@@ -100,14 +104,16 @@ def site(s3_server: EmbeddedS3, s3_client: Any, tmp_path_factory: pytest.TempPat
                 "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{recordings}/r",
                 "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": livekit.base_url.removeprefix("http://"),
                 "AIRFLOW__LIVEKIT_BACKUP__GRACE": str(GRACE_SECONDS),
+                "AIRFLOW__LIVEKIT_BACKUP__ALARM_HOURS": "168",
                 "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+                **metrics.environment,
             },
         )
         with airflow:
             for dag_id in (DAG_ID, RECONCILE_DAG_ID):
                 airflow.await_dag(dag_id)
             airflow.unpause(DAG_ID)
-            yield Site(airflow, livekit, s3_client, events, recordings)
+            yield Site(airflow, livekit, s3_client, events, recordings, metrics)
 
 
 def _dags(folder: Path) -> Path:

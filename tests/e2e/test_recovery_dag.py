@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from livekit_backup.testing import Fault
+from livekit_backup.testing.embedded_s3 import EmbeddedS3
 from livekit_backup.testing.fake_api import API_KEYS, STORAGE_SECRET
 
-from .conftest import DAG_ID, GRACE_SECONDS, Site
+from .conftest import ALARMS_DAG_ID, DAG_ID, GRACE_SECONDS, Site
 
 HOUR = timedelta(hours=1)
 MIB = 1024 * 1024
@@ -301,7 +302,10 @@ def test_no_upload_is_left_open(site: Site, finished: tuple[str, datetime]) -> N
 
 
 def test_no_signature_and_no_secret_is_left_anywhere(site: Site, finished: tuple[str, datetime]) -> None:
-    """Runs last: after everything above, with logs at DEBUG."""
+    """Runs last: after everything above and a round of alarms, with logs at DEBUG."""
+    site.airflow.await_dag(ALARMS_DAG_ID)
+    site.airflow.unpause(ALARMS_DAG_ID)
+    assert site.airflow.wait(ALARMS_DAG_ID, site.airflow.trigger(ALARMS_DAG_ID)) == "success"
     signatures = {
         match.encode()
         for recording in site.livekit.recordings
@@ -311,8 +315,18 @@ def test_no_signature_and_no_secret_is_left_anywhere(site: Site, finished: tuple
         )
     }
     assert len(signatures) > 10
-    # Of LiveKit's API: its secret, and the storage keys that stand in the requests which it lists.
-    marks = sorted(signatures | {secret.encode() for secret in (*API_KEYS.values(), STORAGE_SECRET)})
+    # What signs at LiveKit's API, the tokens that were sent to it, the storage keys that stand in the requests which it
+    # lists, and what signs at the store.
+    tokens = {
+        request.headers["Authorization"] for request in site.livekit.requests if "Authorization" in request.headers
+    }
+    secrets = {
+        *API_KEYS.values(),
+        STORAGE_SECRET,
+        EmbeddedS3.secret_key,
+        *(token.rpartition(".")[2] for token in tokens),
+    }
+    marks = sorted(signatures | {secret.encode() for secret in secrets})
     pattern = re.compile(b"|".join(marks))
     places = dict(site.ledger_objects())
     for path in site.airflow.home.rglob("*"):
@@ -321,6 +335,12 @@ def test_no_signature_and_no_secret_is_left_anywhere(site: Site, finished: tuple
     database = sqlite3.connect(f"file:{site.airflow.home / 'airflow.db'}?mode=ro", uri=True)
     places["the metadata database"] = "\n".join(database.iterdump()).encode()
     database.close()
+    assert site.metrics
+    places["metrics"] = site.metrics.sent
+    extras = site.airflow.api("GET", "assets/events?limit=100")["asset_events"]
+    places["asset events, as the API gives them"] = json.dumps(extras).encode()
+    assert b"livekit_backup.files.landed" in places["metrics"] and extras
+    assert any("/alarms/" in name for name in places) and any("/chain/" in name for name in places)
     assert any(b"egress/meeting.mp4" in body for body in places.values())
     leaks = {place for place, body in places.items() if pattern.search(body) or b"X-Amz-Credential=" in body}
     assert not leaks

@@ -508,6 +508,22 @@ def test_the_primary_is_listed_and_read(set_up: SetUp, healthy: dict[str, Verdic
     assert "s3:GetObject" in Diagnosis(healthy).fault("primary").what
 
 
+def test_what_is_copied_from_the_primary_needs_no_allowed_host(
+    set_up: SetUp, healthy: dict[str, Verdict], proxy: AlteringS3Proxy
+) -> None:
+    """A plain location in the primary's store is fetched by its connection, as a recovery does."""
+    event = set_up.livekit.record_file("own.mp4", size=1000).event(with_manifest=False)
+    event["egressInfo"]["fileResults"][0]["location"] = f"{proxy.endpoint_url}/{set_up.bucket}/rec/own.mp4"
+    event["egressInfo"].pop("file", None)
+    key = f"inbox/{datetime.now(UTC):%Y/%m/%d/%H}/own.json"
+    set_up.s3.client().put_object(Bucket=set_up.bucket, Key=key, Body=json.dumps(event).encode())
+    assert proxy.endpoint_url.partition("://")[2] in Diagnosis(healthy).fault("hosts of backups").what
+    set_up.set("PRIMARY_CONN_ID", "aws_primary")
+    named = {"service_config": {"s3": {"bucket_name": set_up.bucket}}}
+    set_up.connect_s3("aws_primary", extra={"endpoint_url": proxy.endpoint_url, **named})
+    assert Diagnosis(healthy).changed == {}
+
+
 def test_no_secret_is_shown_whatever_is_broken(set_up: SetUp, healthy: dict[str, Verdict]) -> None:
     marks = [f"MARK-OF-A-SECRET-{number}" for number in range(9)]
     set_up.set("INBOX_CONN_ID", "aws_events")

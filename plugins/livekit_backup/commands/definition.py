@@ -30,6 +30,18 @@ ARG_LINK = _Arg(
     action="store_true",
 )
 ARG_FILENAME = _Arg(("--filename",), help="With --link of a file: its name, where that is not the link's path")
+ARG_SINCE = _Arg(
+    ("--since",), help="Audit only what was reported from then on: a date or a time such as 2026-11-20T15:00, in UTC"
+)
+ARG_SAMPLE = _Arg(
+    ("--sample",), help="How many landed objects to read through, drawn by lot; 100 unless given", type=int
+)
+ARG_FULL = _Arg(("--full",), help="Read every landed object through", action="store_true")
+ARG_SEAL = _Arg(
+    ("--seal",),
+    help="Digest of a seal that was noted elsewhere, such as in a report task's log; can be repeated",
+    action="append",
+)
 
 COMMANDS = (
     ActionCommand(
@@ -61,6 +73,16 @@ COMMANDS = (
         ),
         func=lazy_load_command("livekit_backup.commands.doctor.doctor"),
         args=(ARG_JSON, ARG_DAG_ID, ARG_FIX, ARG_VERBOSE),
+    ),
+    ActionCommand(
+        name="audit",
+        help="Prove that nothing that landed has changed, and that no report was altered or removed",
+        description=(
+            "Holds reports, ledger, inbox and warehouse against the chain of the reports' seals, and only reads. "
+            "Ends with 1 when something was altered, removed or is not accounted for."
+        ),
+        func=lazy_load_command("livekit_backup.commands.audit.audit"),
+        args=(ARG_SINCE, ARG_SAMPLE, ARG_FULL, ARG_SEAL, ARG_JSON, ARG_VERBOSE),
     ),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from livekit_backup.commands.examined_setup import ExaminedSetup
@@ -96,7 +96,7 @@ def check_backup_hosts(setup: ExaminedSetup) -> Iterator[Finding]:
             f"{first.uri}, document {first.position}: {first.reason}",
             "let the receiver or Firehose store LiveKit's webhooks as they are, where the inbox's keys can read them",
         )
-    places = _places_of(store, intake.backups[:MOST_BACKUPS])
+    places = _places_of(store, intake.backups[:MOST_BACKUPS], _copied_from_primary(setup))
     if not places:
         yield ok(f"no links of backups are among the {intake.events} events that were read of the last 2 hours")
     allowed = []
@@ -146,15 +146,29 @@ class _Sample:
             yield uri
 
 
-def _places_of(store: ObjectStore, backups: Sequence[BackupRef]) -> dict[str, Location]:
-    """Return a link to each host that backups lie at."""
+def _copied_from_primary(setup: ExaminedSetup) -> Callable[[Location], bool]:
+    """Return whether a location is copied by the primary's own connection, which asks no host to be allowed."""
+    # Where that connection is no use, the checks of it say so.
+    with contextlib.suppress(Exception):
+        if conn_id := setup.conn_id("primary"):
+            primary = S3ObjectStore(conn_id)
+            primary.place_name()
+            return lambda location: location.is_plain and primary.uri_of(location) is not None
+    return lambda _: False
+
+
+def _places_of(
+    store: ObjectStore, backups: Sequence[BackupRef], is_copied: Callable[[Location], bool]
+) -> dict[str, Location]:
+    """Return a link to each host that backups are fetched from."""
     places: dict[str, Location] = {}
     for backup in backups:
         # An event that was removed since says nothing.
         with contextlib.suppress(UnreadableEventError):
             for event in load_backup_events(store, backup):
                 for location in _locations_of(event.egress_info) if event.egress_info else ():
-                    places.setdefault(_entry_for(location), location)
+                    if not is_copied(location):
+                        places.setdefault(_entry_for(location), location)
     return places
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from livekit_backup.core.listings import listed_among
+from livekit_backup.core.sealing import CHAIN_FOLDER, SEALED, append_seal, digest_of, linked, sealed_copy
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.bundle import Bundle
@@ -61,6 +62,13 @@ class Ledger:
     def read(self, file: FileIdentity) -> LedgerEntry | None:
         """Return what is known of a file, or None."""
         return self._read(LedgerEntry, self.entry_uri(*file.key))
+
+    def read_with_digest(self, file: FileIdentity) -> tuple[LedgerEntry | None, str]:
+        """Return what is known of a file, and the SHA-256 of the document that says so; None and "" without one."""
+        uri = self.entry_uri(*file.key)
+        body = self._store.get(uri)
+        entry = None if body is None else _parsed(LedgerEntry, uri, body)
+        return entry, digest_of(body) if entry and body else ""
 
     def entries(self, egress_id: str, run: int) -> list[LedgerEntry]:
         """Return what is known of all files of a backup that any run has written down."""
@@ -236,13 +244,7 @@ class Ledger:
     def _read(self, model: type[_Document], uri: str) -> _Document | None:
         """Read a document. A damaged one counts as none: what it said is found out again."""
         body = self._store.get(uri)
-        if body is None:
-            return None
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            log.warning("%s is damaged and counts as absent: %d problems", uri, error.error_count())
-            return None
+        return None if body is None else _parsed(model, uri, body)
 
     def read_abilities(self, bucket: str) -> StoreAbilities | None:
         """Return what a bucket's store was last found to honour, or None when nobody looked."""
@@ -276,11 +278,47 @@ class Ledger:
 
     def write_statement(self, statement: Statement | Reconciliation, text: str) -> str:
         """Store a run's statement, as JSON and as a table, and return the URI of the table."""
+        if isinstance(statement, Statement):
+            statement = linked(statement)
         as_json = self.run_uri(statement.dag_id, statement.run_id, "report.json")
         as_text = self.run_uri(statement.dag_id, statement.run_id, "report.txt")
         self._store.put(as_json, statement.model_dump_json(indent=1).encode())
         self._store.put(as_text, text.encode(), content_type="text/plain; charset=utf-8")
         return as_text
+
+    def seal(self, dag_id: str, run_id: str) -> str:
+        """Seal a run's documents as they stand in the ledger, and return the seal's digest.
+
+        A copy of the digest kept elsewhere proves later that no link up to this one was made anew.
+
+        :raises StorageUnavailableError: the store does not answer, or other reports always were faster.
+        """
+        uris = {name: self.run_uri(dag_id, run_id, name) for name in SEALED}
+        bodies = {name: self._store.get(uri) for name, uri in uris.items()}
+        documents = {name: digest_of(body) for name, body in bodies.items() if body is not None}
+        if report := bodies["report.json"]:
+            # A report that runs again replaces this one, and entries that only this one names stay.
+            self._store.put(self.run_uri(dag_id, run_id, sealed_copy(documents["report.json"])), report)
+        folder = self.chain_uri(dag_id)
+        seal, digest = append_seal(self._store, folder, dag_id=dag_id, run_id=run_id, documents=documents)
+        log.info("seal %d of %s: %s", seal.number, dag_id, digest)
+        return digest
+
+    def folder_uri(self, name: str) -> str:
+        """Return a folder of the ledger, such as that of all files' documents."""
+        return join_uri(self._base, name)
+
+    def chain_uri(self, dag_id: str = "") -> str:
+        """Return the folder of a DAG's seals, or of all DAGs'."""
+        return join_uri(self._base, CHAIN_FOLDER, *([_UNSAFE.sub("_", dag_id)] if dag_id else ()))
+
+
+def _parsed(model: type[_Document], uri: str, body: bytes) -> _Document | None:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        log.warning("%s is damaged and counts as absent: %d problems", uri, error.error_count())
+        return None
 
 
 def entry_for(file: RecordingFile, outcome: Outcome, reason: str, attempt: Attempt) -> LedgerEntry:

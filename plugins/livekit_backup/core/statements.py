@@ -102,43 +102,48 @@ def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -
     if plan is None:
         return []
     dead = {known.file.key for known in plan.accounted if known.outcome is Outcome.EXPIRED}
-    entries = in_parallel(ledger.read, plan.files)
-    standing = ledger.standing([entry for entry in entries if entry])
+    read = in_parallel(ledger.read_with_digest, plan.files)
+    standing = ledger.standing([entry for entry, _ in read if entry])
 
-    def line(file: RecordingFile, entry: LedgerEntry | None) -> StatementLine:
+    def line(file: RecordingFile, entry: LedgerEntry | None, digest: str) -> StatementLine:
         stands = file.key in standing
-        counted = _outcome(file, entry, ledger, attempt, planned_at=plan.made_at, stands=stands)
-        return _line(file, counted, was_dead=file.key in dead, now=now)
+        counted = _outcome(entry, attempt, planned_at=plan.made_at, stands=stands)
+        if counted is None:
+            counted = ledger.record(entry_for(file, Outcome.FAILED, _why_failed(entry), attempt))
+            digest = ledger.read_with_digest(file)[1]
+        return _line(file, counted, digest, was_dead=file.key in dead, now=now)
 
-    return in_parallel(lambda known: line(*known), zip(plan.files, entries, strict=True))
+    return in_parallel(lambda known: line(known[0], *known[1]), zip(plan.files, read, strict=True))
 
 
 def _outcome(
-    file: RecordingFile,
     entry: LedgerEntry | None,
-    ledger: Ledger,
     attempt: Attempt,
     *,
     planned_at: datetime | None,
     stands: bool,
-) -> LedgerEntry:
-    """Return a file's entry as it counts for this run. What landed counts only while its object is there.
+) -> LedgerEntry | None:
+    """Return a file's entry as it counts for this run, or None where it has failed without a word.
+
+    What landed counts only while its object is there.
 
     Of two runs at once over a file the later one's word stands in the ledger, and is as good.
     """
     ours = entry is not None and (entry.attempt.dag_id, entry.attempt.run_id) == (attempt.dag_id, attempt.run_id)
     if entry and entry.outcome in IN_WAREHOUSE:
-        if stands:
-            return entry if ours else entry.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
-        reason = f"it landed at {entry.landed_uri}, but is not there as it was: clear its download task"
-    elif entry and (ours or (planned_at and entry.recorded_at >= planned_at)):
-        return entry
-    else:
-        reason = "its tasks ended without an outcome (killed, or never started): clear its download task"
-    return ledger.record(entry_for(file, Outcome.FAILED, reason, attempt))
+        if not stands:
+            return None
+        return entry if ours else entry.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+    return entry if entry and (ours or (planned_at and entry.recorded_at >= planned_at)) else None
 
 
-def _line(file: RecordingFile, entry: LedgerEntry, *, was_dead: bool, now: datetime) -> StatementLine:
+def _why_failed(entry: LedgerEntry | None) -> str:
+    if entry and entry.outcome in IN_WAREHOUSE:
+        return f"it landed at {entry.landed_uri}, but is not there as it was: clear its download task"
+    return "its tasks ended without an outcome (killed, or never started): clear its download task"
+
+
+def _line(file: RecordingFile, entry: LedgerEntry, digest: str, *, was_dead: bool, now: datetime) -> StatementLine:
     safe = entry.outcome in SAFE
     first_seen = entry.first_seen or entry.recorded_at
     # Dead when the run planned it, and nobody here knew of it while it lived.
@@ -156,6 +161,8 @@ def _line(file: RecordingFile, entry: LedgerEntry, *, was_dead: bool, now: datet
         deadline=file.deadline,
         hours_left=None if safe or entry.outcome is Outcome.EXPIRED else hours_left(file.deadline, now),
         was_lost=was_lost,
+        entry_sha256=digest,
+        recorded_at=entry.recorded_at,
     )
 
 

@@ -27,6 +27,12 @@ class StatementLine(FrozenModel):
     """Until the link dies, for a file that is not safe."""
     was_lost: bool = False
     """Its link was dead before this run began: no run of this window could have recovered it."""
+    entry_sha256: str = ""
+    """SHA-256 of the file's document in the ledger, by its bytes; empty where it has none."""
+    recorded_at: AwareDatetime | None = None
+    """When that document was written, by itself."""
+    chain_sha256: str = ""
+    """SHA-256 over this of the line before and this line: what is changed or taken out later breaks it."""
 
     @property
     def key(self) -> tuple[str, int, str]:

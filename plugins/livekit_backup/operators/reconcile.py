@@ -119,7 +119,7 @@ class ReconciliationReportOperator(RecoveryOperator):
         self.recovery = recovery
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Write the statement. Returns ``{headline, totals, report}``."""
+        """Write the statement. Returns ``{headline, totals, report, seal}``."""
         from livekit_backup.core.reconciliation_statement import headline, reconciled, render
 
         with airflow_errors():
@@ -139,12 +139,13 @@ class ReconciliationReportOperator(RecoveryOperator):
             )
             text = render(statement)
             uri = ledger.write_statement(statement, text)
+            seal = ledger.seal(statement.dag_id, statement.run_id)
             for line in text.splitlines():
                 self.log.info("%s", line)
             self.log.info("stored at %s", uri)
             if not statement.is_settled:
                 raise NotSafeError(f"{headline(statement)}; each by name in {uri}")
-        return {"headline": headline(statement), "totals": statement.totals, "report": uri}
+        return {"headline": headline(statement), "totals": statement.totals, "report": uri, "seal": seal}
 
     def _state_of_recovery(self, context: Context) -> str | None:
         ti = context["ti"]

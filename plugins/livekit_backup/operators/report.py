@@ -36,7 +36,8 @@ class ReportOperator(RecoveryOperator):
     without a word is in it too. Emits an asset event for what landed, and drops uploads
     that were left open.
 
-    Returns the statement's headline, verdict, totals, the first files that are not safe, and the report's URI.
+    Returns the statement's headline, verdict, totals, the first files that are not safe, the report's URI and the
+    digest of its seal.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -62,6 +63,7 @@ class ReportOperator(RecoveryOperator):
             )
             text = render(statement)
             uri = ledger.write_statement(statement, text)
+            seal = ledger.seal(statement.dag_id, statement.run_id)
         for line in lines_for_ui(text):
             self.log.info("%s", line)
         self.log.info("stored at %s", uri)
@@ -75,6 +77,7 @@ class ReportOperator(RecoveryOperator):
             "totals": statement.totals,
             "not_safe": not_safe(statement),
             "report": uri,
+            "seal": seal,
         }
 
     def _failed_tasks(self, context: Context) -> list[str]:
