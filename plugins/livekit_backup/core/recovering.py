@@ -32,7 +32,7 @@ from livekit_backup.errors import (
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
-from livekit_backup.models.settings import OnConflict
+from livekit_backup.models.settings import OnConflict, Verify
 from livekit_backup.models.store_abilities import StoreAbilities
 
 WORKERS = 8
@@ -62,6 +62,7 @@ class FileRecovery:
     """Of the warehouse's store: asked only where something is moved."""
     sources: Sources
     on_conflict: OnConflict = OnConflict.KEEP_BOTH
+    verify: Verify = Verify.STANDARD
     streams: int = 1
     small: int = SMALL
     pace: Pace | None = None
@@ -228,6 +229,7 @@ class FileRecovery:
             self.abilities(),
             replace=self.on_conflict is OnConflict.OVERWRITE,
             is_new=is_new,
+            verify=self.verify,
         )
         if entry.outcome is Outcome.LANDED:
             self.on_landed(entry)

@@ -80,6 +80,7 @@ class BundleOperator(RecoveryOperator):
                 abilities,
                 self._sources(settings, bundle, stack, abilities),
                 on_conflict=settings.on_conflict,
+                verify=settings.verify,
                 streams=settings.parallel_ranges,
                 small=SMALL,
                 pace=Pace(settings.max_bytes_per_second) if settings.max_bytes_per_second else None,
