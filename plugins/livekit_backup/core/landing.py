@@ -238,6 +238,7 @@ class _Landing:
                 "verified_by": tuple(self._checks.passed),
                 "unverified": tuple(self._checks.unverified),
                 "flags": () if self._upload.size else ("empty",),
+                "suspect": () if self._upload.size else ("it is empty",),
             }
         )
 

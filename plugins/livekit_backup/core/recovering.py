@@ -15,6 +15,7 @@ from livekit_backup.core.downloading import Download
 from livekit_backup.core.file_upload import FileUpload
 from livekit_backup.core.landing import beside, land
 from livekit_backup.core.ledger import Ledger, entry_for
+from livekit_backup.core.media_probe import MediaProbe
 from livekit_backup.core.open_uploads import drop_open_uploads
 from livekit_backup.core.pacing import Pace
 from livekit_backup.core.small_files import SMALL, WholeFile
@@ -63,6 +64,8 @@ class FileRecovery:
     sources: Sources
     on_conflict: OnConflict = OnConflict.KEEP_BOTH
     verify: Verify = Verify.STANDARD
+    probe: MediaProbe | None = None
+    """Looks into what has landed, where that is wanted."""
     streams: int = 1
     small: int = SMALL
     pace: Pace | None = None
@@ -232,6 +235,8 @@ class FileRecovery:
             verify=self.verify,
         )
         if entry.outcome is Outcome.LANDED:
+            if self.probe:
+                entry = self.probe.look_at(file, entry, done.content if isinstance(done, WholeFile) else b"")
             self.on_landed(entry)
         return entry
 

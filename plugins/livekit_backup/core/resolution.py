@@ -36,6 +36,7 @@ class ResolvedFile:
     kind: FileKind
     location: Location | None = None
     size: int | None = None
+    seconds: float | None = None
     error: LivekitBackupError | None = None
 
 
@@ -59,7 +60,7 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
     backups = [egress for event in events if (egress := event.backup)]
     egress = backups[0]
     manifest, error = _first_manifest(backups, fetch)
-    found = _Files(_sizes(backups))
+    found = _Files(_sizes(backups), _seconds(backups))
     if manifest:
         _add_manifest(found, manifest, backups)
     _add_results(found, backups)
@@ -105,11 +106,27 @@ def _sizes(backups: Sequence[EgressInfo]) -> dict[str, int]:
     return sizes
 
 
+def _seconds(backups: Sequence[EgressInfo]) -> dict[str, float]:
+    """Durations of files and playlists by name, of the newest event that has one. As with sizes, names are unique."""
+    told: dict[str, float] = {}
+    for backup in reversed(backups):
+        named = [(file.filename, file.duration) for file in backup.file_results]
+        named += [(segments.playlist_name, segments.duration) for segments in backup.segment_results]
+        names = Counter(name for name, _ in named)
+        for name, nanoseconds in named:
+            if names[name] > 1:
+                told.pop(name, None)
+            elif nanoseconds > 0:
+                told[name] = nanoseconds / 10**9
+    return told
+
+
 class _Files:
     """The files found so far; one per name and object."""
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], seconds: dict[str, float]) -> None:
         self._sizes = sizes
+        self._seconds = seconds
         self._files: dict[str, ResolvedFile] = {}
 
     def __iter__(self) -> Iterator[ResolvedFile]:
@@ -130,7 +147,7 @@ class _Files:
             self.put(ResolvedFile(filename or self._nameless(), kind, error=error))
             return
         name = filename or location.key_path or self._nameless()
-        self.put(ResolvedFile(name, kind, location, self._sizes.get(name)))
+        self.put(ResolvedFile(name, kind, location, self._sizes.get(name), self._seconds.get(name)))
 
     def _nameless(self) -> str:
         return f"(file {len(self._files) + 1}, without a name)"
@@ -148,7 +165,7 @@ class _Files:
         else:
             # Two outputs can write the same name to two places. Both are recordings.
             distinct = _distinct_name(file.filename, file.location)
-            self.put(ResolvedFile(distinct, file.kind, file.location, file.size))
+            self.put(ResolvedFile(distinct, file.kind, file.location, file.size, file.seconds))
 
 
 def _object(location: Location) -> tuple[str, str]:
