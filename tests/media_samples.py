@@ -113,3 +113,20 @@ def picture() -> bytes:
     made = frame.reformat(format="yuvj420p")
     made.pts = 0
     return b"".join(bytes(packet) for packet in [*context.encode(made), *context.encode(None)])
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    """The same recording, damaged in each way that a machine has of losing bytes."""
+    size, block = len(data), 4096
+    return {
+        "empty": b"",
+        "all zero": bytes(size),
+        "cut in half": data[: size // 2],
+        "cut at 99 percent": data[: size * 99 // 100],
+        "one byte short": data[:-1],
+        "its first 1000 bytes": data[:1000],
+        "zero from the middle on": data[: size // 2] + bytes(size - size // 2),
+        "zero at the end": data[:-block] + bytes(block),
+        "zero at the beginning": bytes(block) + data[block:],
+        "another kind of file": b"<html>" * (size // 6),
+    }

@@ -7,8 +7,10 @@ one file to look into; for each ``READ offset count`` that it writes it gets tho
 
 from __future__ import annotations
 
+import io
 import json
 import resource
+import struct
 import sys
 from typing import Any
 
@@ -55,7 +57,7 @@ class ParentsFile:
         return self._at
 
 
-def look_into(file: ParentsFile, demuxer: str) -> dict[str, Any]:
+def look_into(file: ParentsFile | io.BytesIO, demuxer: str) -> dict[str, Any]:
     """Return the duration in seconds, None where it is unknown, and what seems wrong, in sentences."""
     wrong: list[str] = []
     options = {"protocol_whitelist": "none", "format_whitelist": demuxer, "probesize": "2000000"}
@@ -122,10 +124,20 @@ def _give_up_rights() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 
 
+def _warm_up() -> None:
+    """Have all modules loaded that PyAV loads when it first needs them: later no file can be opened."""
+    samples = bytes(800)
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 836, b"WAVE", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8, b"data", 800)
+    look_into(io.BytesIO(header + samples), "wav")
+    look_into(io.BytesIO(b"no media"), "ogg")
+
+
 def main() -> None:
     """Look into one file a line, until the parent closes the input."""
     av.logging.set_level(None)
+    _warm_up()
     _give_up_rights()
+    _say("READY")
     while line := sys.stdin.buffer.readline():
         job = json.loads(line)
         _say(f"FOUND {json.dumps(look_into(ParentsFile(job['size']), job['demuxer']))}")

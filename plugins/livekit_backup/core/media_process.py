@@ -61,12 +61,15 @@ class MediaProcess:
             seconds = min(reader.ends - began, self._seconds_left)
             if seconds <= 0:
                 raise ProbeGivenUpError("the time of this task for looking into media is over")
+            is_new = self._process is None
             process = self._process = self._process or _started()
             # What is stuck in native code hears nothing: it has to be killed.
             watchdog = threading.Timer(seconds, process.kill)
             watchdog.start()
             is_done = False
             try:
+                if is_new and not _is_ready(process):
+                    raise ProbeGivenUpError("PyAV is installed, and does not work here")
                 found = _converse(process, reader, DEMUXERS[ending])
                 is_done = True
                 return found
@@ -102,6 +105,11 @@ def _started() -> subprocess.Popen[bytes]:
         env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         cwd="/",
     )
+
+
+def _is_ready(process: subprocess.Popen[bytes]) -> bool:
+    assert process.stdout
+    return process.stdout.readline(_LONGEST_LINE) == b"READY\n"
 
 
 def _converse(process: subprocess.Popen[bytes], reader: BoundedReader, demuxer: str) -> dict[str, Any]:
