@@ -149,7 +149,7 @@ def test_real_media_is_not_suspect_and_what_lost_bytes_is(
 ) -> None:
     variants = {
         f"{ending}/{how}.{ending}": data
-        for ending in FORMATS
+        for ending in (FORMATS if small > 0 or WHOLE_TABLE else ("mp4", "faststart.mp4", "ogg", "webm", "ts"))
         for how, data in {"good": media(ending), **damaged(media(ending))}.items()
         if how in HOW[small] or WHOLE_TABLE
     }
