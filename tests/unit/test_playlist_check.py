@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livekit_backup.core.playlist_check import PlaylistLook, look_at_playlist
 from livekit_backup.testing.recordings import playlist_of
 
+EXAMPLES = int(os.environ.get("LIVEKIT_BACKUP_EXAMPLES", "40"))
 NAMES = [f"seg_{number:05d}.ts" for number in range(5)]
 
 
@@ -71,12 +74,14 @@ def test_names_with_times_in_them_are_in_order_by_their_times():
     assert look_at_playlist(playlist(names[::-1]), names).wrong != ()
 
 
+@settings(max_examples=EXAMPLES)
 @given(st.binary(max_size=3000))
 def test_noise_is_looked_at_without_an_error(noise):
     look_at_playlist(noise, NAMES, all_are_its=True)
     look_at_playlist(b"#EXTM3U\n" + noise, NAMES, all_are_its=True)
 
 
+@settings(max_examples=EXAMPLES)
 @given(
     st.lists(
         st.sampled_from(

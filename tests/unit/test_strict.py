@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import pytest
 
@@ -238,6 +239,37 @@ def test_it_goes_on_behind_each_break_and_holds_one_mebibyte():
     assert found.sha256 == hashlib.sha256(data).hexdigest()
     assert found.etag.endswith("-2")
     assert store.most == CHUNK
+
+
+def test_reading_back_takes_the_same_memory_whatever_the_size():
+    size, block = 96 << 20, bytes(1 << 20)
+
+    class Large(MemoryStore):
+        def head(self, uri):
+            return ObjectHead(size, "large")
+
+        def open(self, uri, start=0, stop=None, etag=""):
+            class Zeros:
+                left = size - start
+
+                def read(self, count=-1):
+                    given = block[: min(count, self.left)]
+                    self.left -= len(given)
+                    return given
+
+                def close(self):
+                    pass
+
+            return Zeros()
+
+    tracemalloc.start()
+    try:
+        found = read_back(Large(), "s3://b/large", ObjectHead(size, "large"), part_size=5 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.etag.endswith("-20")
+    assert peak < 4 << 20
 
 
 def test_an_object_that_ends_early_or_vanishes_is_the_stores_fault():
