@@ -102,9 +102,9 @@ def playlist(*names):
 
 
 def test_a_playlist_is_held_against_its_backups_files():
-    def look(data, **changes):
+    def look(data, folder="hls/", **changes):
         bench = Bench(data=data, etag=hashlib.md5(data).hexdigest())
-        kinds = {"hls/x.m3u8": FileKind.PLAYLIST, "hls/s_0.ts": FileKind.SEGMENT, "hls/s_1.ts": FileKind.SEGMENT}
+        kinds = {f"{folder}x.m3u8": FileKind.PLAYLIST, "hls/s_0.ts": FileKind.SEGMENT, "hls/s_1.ts": FileKind.SEGMENT}
         files = [
             file_of(filename=name, kind=kind, landing_uri=f"s3://b/out/{name}", size=None, **changes)
             for name, kind in {**kinds, "other/s_7.ts": FileKind.SEGMENT}.items()
@@ -117,6 +117,7 @@ def test_a_playlist_is_held_against_its_backups_files():
     assert look(playlist("s_0.ts")) == ("it leaves out 1 segments of the backup, such as 's_1.ts'",)
     assert look(playlist("s_0.ts", "s_1.ts", "s_2.ts"))[0].startswith("the backup has not 1 of the segments it names")
     assert look(playlist("s_0.ts", "s_1.ts"), seconds=60.0) == ("it plays 12.0 s, LiveKit's event says 60.0 s",)
+    assert look(playlist("elsewhere_0.ts"), folder="by/its/link/") == (), "nothing is known of that folder"
     assert look(bytes(100)) == ("it does not begin as a playlist does",)
 
 

@@ -268,10 +268,11 @@ def test_it_can_open_nothing_and_knows_no_secret(monkeypatch):
     looking.close()
     assert f"{media_child.MOST_MEMORY}" in limits
     code = f"""
-import socket, sys
+import os, socket, sys
 sys.path.insert(0, {str(Path(media_child.__file__).parent)!r})
 import media_child
 media_child._give_up_rights()
+os.close(2)
 for attempt in (lambda: open("/etc/passwd"), lambda: open("/tmp/x", "w"), socket.socket, lambda: bytearray(1 << 30)):
     try:
         attempt()

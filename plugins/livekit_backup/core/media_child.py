@@ -120,8 +120,8 @@ def _give_up_rights() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    # Input, output and errors are open; there is no fourth.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    # Input, output and errors stay open; nothing else opens, also not in place of one that is closed.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
 def _warm_up() -> None:

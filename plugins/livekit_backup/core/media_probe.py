@@ -110,6 +110,7 @@ class MediaProbe:
         if reader.size > MOST_BYTES:
             raise ProbeGivenUpError(f"a playlist of over {MOST_BYTES // 1024**2} MiB is not looked into")
         files = self._ledger.read_files(file.egress_id, file.run)
+        # Where its name had to be taken from a link, it may lie elsewhere by name than its segments.
         folder = dirname(file.filename)
         beside = [
             other.filename.removeprefix(f"{folder}/" if folder else "")
@@ -117,7 +118,7 @@ class MediaProbe:
             if other.kind is FileKind.SEGMENT and dirname(other.filename) == folder
         ]
         playlists = sum(other.kind is FileKind.PLAYLIST for other in files)
-        look = look_at_playlist(reader.read_at(0, reader.size), beside if files else None, all_are_its=playlists == 1)
+        look = look_at_playlist(reader.read_at(0, reader.size), beside or None, all_are_its=playlists == 1)
         wrong += look.wrong
         return look.seconds
 
