@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import combinations, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -98,15 +99,16 @@ def test_any_mixture_of_lines_is_looked_at(lines):
     assert look.seconds is None or look.seconds >= 0
 
 
-@given(st.permutations(NAMES))
-def test_every_order_but_the_right_one_is_suspected(names):
-    assert bool(look_at_playlist(playlist(names), NAMES).wrong) is (list(names) != NAMES)
+def test_every_order_but_the_right_one_is_suspected():
+    for names in permutations(NAMES):
+        assert bool(look_at_playlist(playlist(names), NAMES).wrong) is (list(names) != NAMES), names
 
 
-@given(st.sets(st.sampled_from(NAMES), min_size=1))
-def test_every_hole_is_suspected(kept):
-    names = sorted(kept)
-    assert bool(look_at_playlist(playlist(names), NAMES, all_are_its=True).wrong) is (names != NAMES)
+def test_every_hole_is_suspected():
+    for count in range(1, len(NAMES) + 1):
+        for names in combinations(NAMES, count):
+            wrong = look_at_playlist(playlist(names), NAMES, all_are_its=True).wrong
+            assert bool(wrong) is (list(names) != NAMES), names
 
 
 def test_a_playlist_of_100000_segments_is_looked_at_at_once():
