@@ -30,7 +30,7 @@ STARTED = datetime.now(UTC) - timedelta(minutes=10)
 SIZES = pytest.mark.parametrize("size", [3 * MIB, 12 * MIB + 5], ids=["small", "in parts"])
 WHOLE_TABLE = bool(os.environ.get("LIVEKIT_BACKUP_ALL_DAMAGE"))
 """Every kind damaged in every way on every server, as the unit tests do it: a minute and a half."""
-HOW = {8 * MIB: {"good", "cut in half", "zero at the end"}, -1: {"good", "one byte short"}}
+HOW = {8 * MIB: {"good", "cut in half"}, -1: {"good", "one byte short"}}
 UNSEEN = {("mp3", "one byte short"), ("mp3", "cut at 99 percent")}
 
 
@@ -149,7 +149,7 @@ def test_real_media_is_not_suspect_and_what_lost_bytes_is(
 ) -> None:
     variants = {
         f"{ending}/{how}.{ending}": data
-        for ending in (FORMATS if small > 0 or WHOLE_TABLE else ("mp4", "faststart.mp4", "ogg", "webm", "ts"))
+        for ending in (FORMATS if small > 0 or WHOLE_TABLE else ("mp4", "faststart.mp4", "ogg"))
         for how, data in {"good": media(ending), **damaged(media(ending))}.items()
         if how in HOW[small] or WHOLE_TABLE
     }
