@@ -10,11 +10,14 @@ import pytest
 from livekit_backup.core.read_back import CHUNK, read_back
 from livekit_backup.core.storage import ObjectHead
 from livekit_backup.errors import (
+    ChecksumMismatchError,
     ConfigurationError,
     CorruptError,
+    LinkExpiredError,
     SourceChangedError,
     StorageUnavailableError,
     UnprovenError,
+    UploadLostError,
 )
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import RecordingFile
@@ -124,15 +127,47 @@ def test_a_file_without_a_size_in_its_event_is_proven_by_its_checksum():
     assert "source_etag" in run(bench, -1, **STRICT).verified_by
 
 
-@SIZES
-def test_an_object_that_reads_back_wrong_is_removed(small):
+def test_a_small_one_that_reads_back_wrong_is_removed_and_its_task_tried_again():
     bench = bench_with()
     bench.store.lies = 2
-    with pytest.raises(CorruptError, match="reads back with another SHA-256; nothing was left there"):
-        run(bench, small, **STRICT)
+    with pytest.raises(ChecksumMismatchError, match="reads back with another SHA-256: not what was sent"):
+        run(bench, len(DATA), **STRICT)
     assert URI not in bench.store.objects
-    assert bench.ledger.read(bench.file).outcome is Outcome.CORRUPT
-    assert run(bench, small, **STRICT).outcome is Outcome.LANDED, "once its download is cleared"
+    entry = bench.ledger.read(bench.file)
+    assert (entry.outcome, "nothing was left there" in entry.reason) == (Outcome.FAILED, True)
+    assert run(bench, len(DATA), **STRICT).outcome is Outcome.LANDED
+
+
+def test_one_in_parts_that_reads_back_wrong_is_removed_and_fetched_once_more():
+    bench = bench_with()
+    bench.store.lies = 2
+    assert run(bench, -1, **STRICT).verified_by[-1] == "read_back"
+    assert bench.store.objects[URI] == DATA
+    assert len(bench.source.opened) == 2
+    assert bench.store.uploads == {}
+
+
+def test_in_parts_it_is_left_to_a_person_the_second_time():
+    bench = bench_with()
+    bench.store.lies = 4
+    with pytest.raises(UploadLostError, match=r"another SHA-256.*for the second time: clear the download task"):
+        run(bench, -1, **STRICT)
+    assert URI not in bench.store.objects
+    assert bench.ledger.read(bench.file).outcome is Outcome.FAILED
+    assert bench.store.uploads == {}
+    assert run(bench, -1, **STRICT).outcome is Outcome.LANDED, "once its download is cleared"
+
+
+def test_should_the_link_be_dead_by_then_it_is_said():
+    bench = bench_with()
+    bench.store.lies = 2
+    recovery = bench.recovery(small=-1, **STRICT)
+    recovery.download([bench.file])
+    bench.source.refusals = [LinkExpiredError("the link died")] * 9
+    with pytest.raises(LinkExpiredError):
+        recovery.land([bench.file])
+    assert URI not in bench.store.objects
+    assert bench.ledger.read(bench.file).outcome is Outcome.EXPIRED
 
 
 @SIZES

@@ -20,6 +20,7 @@ from livekit_backup.core.upload_sink import UploadSink
 from livekit_backup.core.verification import Checks, check_landed, check_parts, check_proven, check_source
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
+    ChecksumMismatchError,
     CorruptError,
     LandingConflictError,
     StorageUnavailableError,
@@ -57,6 +58,7 @@ def land(
     :param verify: how much has to be proven.
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
     :raises UnprovenError: by ``verify``, before anything shows; the upload is kept, since the link may die meanwhile.
+    :raises ChecksumMismatchError: the store holds other bytes than were sent; of a landed object nothing was left.
     :raises LandingConflictError: the key holds other content; the upload is kept, since the link may die meanwhile.
     :raises UploadLostError: the upload is gone, altered or of another file, and nothing has landed: download has to
         run again.
@@ -146,7 +148,7 @@ class _Landing:
                     "verify_and_land task"
                 )
             self._remove(head)
-            raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
+            raise ChecksumMismatchError(f"{upload.landing_uri} {wrong}: not what was sent; nothing was left there")
         if completed is False:
             _drop(upload, self._store)
         if completed is not False and SHA256 not in head.metadata and self._abilities.tags:

@@ -23,6 +23,7 @@ from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.transfer_protocols import Source
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
+    ChecksumMismatchError,
     LandingConflictError,
     LivekitBackupError,
     NeedsOperatorError,
@@ -200,6 +201,16 @@ class FileRecovery:
     def _land(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
         try:
             return self._land_at(file, done, is_new=is_new)
+        except ChecksumMismatchError as mismatch:
+            if isinstance(done, WholeFile):
+                # Its task is tried again, and fetches it.
+                raise
+            log.warning("%s: it is fetched once more", mismatch)
+            again = self._download_again(file, file)
+            try:
+                return self._land_at(file, again)
+            except ChecksumMismatchError as twice:
+                raise UploadLostError(f"{twice}, for the second time: clear the download task") from None
         except LandingConflictError as conflict:
             if self.on_conflict is not OnConflict.KEEP_BOTH:
                 raise
@@ -209,18 +220,21 @@ class FileRecovery:
             return self._land_at(
                 other, replace(done, upload=done.upload.model_copy(update={"landing_uri": other.landing_uri}))
             )
-        # An upload belongs to its key, so the bytes have to come once more; should the link be dead by now, this one
-        # is all that there is.
+        # An upload belongs to its key, so the bytes have to come once more.
         other = beside(file, done)
+        again = self._download_again(file, other)
+        drop_open_uploads([OpenUpload(landing_uri=done.landing_uri, upload_id=done.upload_id or "")], self.warehouse)
+        return self._land_at(other, again)
+
+    def _download_again(self, file: RecordingFile, to: RecordingFile) -> Upload | WholeFile:
+        """Bring a file once more; should its link be dead by now, what is up is all that there is, and stays noted."""
         noted = self.ledger.open_upload(self.attempt, file)
         try:
-            again = self._download(other, anew=True)
+            return self._download(to, anew=True)
         except BaseException:
             if noted:
                 self.ledger.note_upload(self.attempt, file, noted)
             raise
-        drop_open_uploads([OpenUpload(landing_uri=done.landing_uri, upload_id=done.upload_id or "")], self.warehouse)
-        return self._land_at(other, again)
 
     def _land_at(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
         entry = land(
