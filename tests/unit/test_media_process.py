@@ -237,6 +237,29 @@ def test_a_pyav_that_does_not_work_makes_no_file_suspect(monkeypatch, tmp_path):
     assert looking._process is None
 
 
+def test_it_ends_with_a_task_that_was_killed():
+    code = """
+import os, signal
+from livekit_backup.core import media_process
+child = media_process._started()
+media_process._is_ready(child)
+print(child.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    status = Path(f"/proc/{done.stdout.strip()}/status")
+
+    def is_alive():
+        # Whoever takes it over may leave what is left of it there.
+        return status.exists() and "State:\tZ" not in status.read_text()
+
+    for _ in range(600):
+        if not is_alive():
+            break
+        time.sleep(0.05)
+    assert not is_alive()
+
+
 def test_the_time_of_a_task_is_bounded(monkeypatch):
     monkeypatch.setattr(media_process, "TASK_SECONDS", 0.0)
     looking = MediaProcess()
