@@ -22,6 +22,7 @@
     │   ├── ConfigurationError        a setting is missing or cannot be used
     │   ├── AccessDeniedError         credentials or rights are not enough
     │   ├── LandingConflictError      the landing key holds other content
+    │   ├── UnprovenError             nothing proves the source's bytes, and verify is strict
     │   ├── UploadLostError           what download left is not there any more, so it has to run again
     │   └── NotSafeError              the run's verdict: something is not in the warehouse
     └── UnreadableEventError          a stored document is not a LiveKit event; kept and reported
@@ -171,6 +172,12 @@ class LandingConflictError(NeedsOperatorError):
     """The landing key holds other content."""
 
     what_to_do = "on_conflict=keep_both lets both stand"
+
+
+class UnprovenError(NeedsOperatorError):
+    """Nothing proves the source's bytes, and ``verify`` is strict."""
+
+    what_to_do = "set verify=standard to land it as it is, then clear this task"
 
 
 class UploadLostError(NeedsOperatorError):

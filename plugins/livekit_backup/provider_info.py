@@ -105,6 +105,16 @@ OPTIONS: dict[str, tuple[str, str | None, str]] = {
         "keep_both",
         "fail",
     ),
+    "verify": (
+        "What has to be proven before a file counts as landed: standard, or strict, which also reads it back.",
+        "standard",
+        "strict",
+    ),
+    "probe": (
+        "Whether landed media is looked into, and named where it seems damaged; deeper with the extra media.",
+        "False",
+        "True",
+    ),
     "bundle_files": (
         "Files of one task, where they are too small or too many for a task each; 1 turns bundles off.",
         "64",

@@ -1,4 +1,4 @@
-"""A reverse proxy in front of a real S3 server that refuses what it is told to, and shows another time."""
+"""A reverse proxy in front of a real S3 server that refuses or alters what it is told to, and shows another time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 Refusal = Callable[[str, str, Any], tuple[int, str] | None]
 """By method, path with query, and headers: a status and S3's code, or None to let it pass."""
+Alteration = Callable[[str, str, bytes], bytes]
+"""By method, path with query, and the server's body: the body that is sent on."""
 
 
 class AlteringS3Proxy(ThreadingHTTPServer):
@@ -26,6 +28,7 @@ class AlteringS3Proxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream)
         self.endpoint_url = f"http://127.0.0.1:{self.server_address[1]}"
         self.refusal: Refusal = lambda method, path, headers: None
+        self.alteration: Alteration = lambda method, path, body: body
         self.clock_ahead = timedelta(0)
 
     def __enter__(self) -> Self:
@@ -59,7 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
-            self._send(answer.status, dict(answer.getheaders()), answer.read())
+            body = self.server.alteration(self.command, self.path, answer.read())
+            self._send(answer.status, dict(answer.getheaders()), body)
         finally:
             connection.close()
 

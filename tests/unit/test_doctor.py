@@ -290,6 +290,34 @@ def test_each_broken_key_is_named_and_the_others_can_be_used(section):
         list(check_allowed_hosts(setup))
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        *[(key, "nowhere") for key in ("inbox", "warehouse", "ledger", "allowed_hosts")],
+        *[
+            (key, "soon")
+            for key in ("grace", "lookback", "alarm_hours", "bundle_files", "bundle_bytes", "parallel_ranges")
+        ],
+        *[(key, "perhaps") for key in ("on_conflict", "verify", "probe", "max_bytes_per_second", "upload_options")],
+        ("landing_key", "{oh}"),
+    ],
+)
+def test_whichever_key_is_broken_the_others_are_looked_at(section, key, wrong):
+    setup = section(
+        **{"inbox": "s3://acme/in", "warehouse": "s3://acme/out", key: wrong if key != "allowed_hosts" else "*"}
+    )
+    assert list(setup.broken_keys) == [key]
+    assert [finding.verdict for finding in check_settings(setup)] == [Verdict.BROKEN, Verdict.OK]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_probe_without_its_extra_is_noted(section, monkeypatch, installed):
+    monkeypatch.setattr("livekit_backup.commands.setting_checks.is_installed", lambda: installed)
+    found = list(check_settings(section(inbox="s3://acme/in", warehouse="s3://acme/out", probe="true")))
+    assert [finding.verdict for finding in found] == [Verdict.OK, Verdict.NOTE][: 2 - installed]
+    assert installed or "[media]" in found[-1].mend
+
+
 def test_a_ledger_in_a_warehouse_that_is_not_set_is_nowhere(section):
     setup = section(inbox="s3://acme/in")
     with pytest.raises(CannotCheckError):

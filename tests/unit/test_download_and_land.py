@@ -13,6 +13,7 @@ from livekit_backup.core.file_links import find_location
 from livekit_backup.core.ledger import entry_for
 from livekit_backup.core.open_uploads import drop_open_uploads
 from livekit_backup.errors import (
+    ChecksumMismatchError,
     CorruptError,
     LandingConflictError,
     MissingError,
@@ -174,7 +175,7 @@ def test_a_store_that_changed_the_bytes_is_found_out():
     upload = bench.download()
     parts = bench.store.uploads[upload.upload_id][1]
     parts[1] = b"x" + parts[1][1:]
-    with pytest.raises(CorruptError, match="reads back with another SHA-256"):
+    with pytest.raises(ChecksumMismatchError, match="reads back with another SHA-256"):
         bench.land(upload)
     assert URI not in bench.store.objects
 

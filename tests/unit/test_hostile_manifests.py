@@ -192,7 +192,7 @@ def _backed_up(name="EG_1"):
 
 def _marked(name, host, path):
     """The name that tells a second object of one name from the first."""
-    found = FoundFiles({})
+    found = FoundFiles({}, {})
     for place in ("https://other.s3.amazonaws.com/x", f"https://{host}/{path}"):
         found.add(name, FileKind.FILE, type(backup_event().egress.manifest_location)(f"{place}?X-Amz-Signature=s"))
     return list(found)[1].filename
@@ -214,7 +214,7 @@ def test_names_that_were_marked_before_lead_to_no_recursion():
 def test_where_all_names_are_taken_it_is_reported():
     host = "livekit-egress.s3.amazonaws.com"
     short = _marked("a", host, "victim")
-    found = FoundFiles({})
+    found = FoundFiles({}, {})
     secret = type(backup_event().egress.manifest_location)
     for name, path in (("a", "1"), (short, "2")):
         found.add(name, FileKind.FILE, secret(signed(path)))

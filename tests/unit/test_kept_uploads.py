@@ -12,6 +12,7 @@ from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.storage import ObjectHead
 from livekit_backup.errors import (
     AccessDeniedError,
+    ChecksumMismatchError,
     CorruptError,
     LandingConflictError,
     LinkExpiredError,
@@ -338,7 +339,7 @@ def test_a_wrong_object_of_ours_is_removed_by_the_next_try_too():
     with pytest.raises(StorageUnavailableError):
         bench.land(upload)
     assert URI in bench.store.objects
-    with pytest.raises(CorruptError, match="nothing was left there"):
+    with pytest.raises(ChecksumMismatchError, match="nothing was left there"):
         bench.land(upload)
     assert URI not in bench.store.objects
 

@@ -18,6 +18,7 @@ from livekit_backup.errors import (
     CorruptError,
     NotSafeError,
     SourceUnavailableError,
+    UnprovenError,
     UploadLostError,
 )
 from livekit_backup.models.outcome import Outcome
@@ -246,6 +247,27 @@ def test_a_file_is_downloaded_and_landed(bench, in_parts):
     assert bench.store.objects[file.landing_uri] == DATA
     entry = bench.ledger.read(file)
     assert (entry.landed_uri, entry.sha256) == (file.landing_uri, hashlib.sha256(DATA).hexdigest())
+
+
+@pytest.mark.parametrize("operator", [DownloadFilesOperator, VerifyAndLandOperator], ids=["small", "in parts"])
+def test_verify_and_probe_reach_both_tasks(bench, monkeypatch, operator):
+    monkeypatch.setattr(small_files, "SMALL", len(DATA) if operator is DownloadFilesOperator else -1)
+    [bundle] = _planned(bench)
+    bench.run(DownloadFilesOperator, bundle=bundle, verify="strict", probe=True)
+    bench.run(VerifyAndLandOperator, bundle=bundle, verify="strict", probe="true")
+    entry = bench.ledger.read(_file(bench, bundle))
+    assert entry.verified_by[-2:] == ("read_back", "probe")
+    assert any("it was cut" in wrong or "as no MP4" in wrong for wrong in entry.suspect)
+
+
+def test_strict_refuses_what_nothing_proves(bench):
+    bench.source.etag = ""
+    [bundle] = _planned(bench)
+    with pytest.raises(UnprovenError, match="verify is strict"):
+        bench.run(DownloadFilesOperator, bundle=bundle, verify="strict")
+    assert _file(bench, bundle).landing_uri not in bench.store.objects
+    bench.run(DownloadFilesOperator, bundle=bundle, verify="standard")
+    assert bench.store.objects[_file(bench, bundle).landing_uri] == DATA
 
 
 def test_a_second_try_goes_on_with_the_upload_of_the_first(bench, in_parts):

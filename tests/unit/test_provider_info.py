@@ -37,6 +37,8 @@ SETTINGS_DEFAULTS = {
     "grace": f"{Settings.model_fields['grace'].default.total_seconds():.0f}",
     "lookback": f"{Settings.model_fields['lookback'].default.total_seconds():.0f}",
     "on_conflict": Settings.model_fields["on_conflict"].default.value,
+    "verify": Settings.model_fields["verify"].default.value,
+    "probe": str(Settings.model_fields["probe"].default),
     "bundle_files": str(Settings.model_fields["bundle_files"].default),
     "bundle_bytes": str(Settings.model_fields["bundle_bytes"].default),
     "max_bytes_per_second": None,

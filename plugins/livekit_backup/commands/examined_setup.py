@@ -48,6 +48,12 @@ _STAND_INS: dict[str, Any] = {
     "parallel_ranges": 1,
     "allowed_hosts": Settings.model_fields["allowed_hosts"].default,
     "grace": timedelta(0),
+    "lookback": timedelta(0),
+    "max_bytes_per_second": 1024,
+    **{
+        key: Settings.model_fields[key].default
+        for key in ("on_conflict", "verify", "probe", "bundle_files", "bundle_bytes", "alarm_hours")
+    },
 }
 """Values that load, so that each key can be looked at by itself."""
 

@@ -11,9 +11,10 @@ import httpx
 from livekit_backup.commands.examined_setup import ExaminedSetup
 from livekit_backup.core.http_connections import api_client, proxied_scheme
 from livekit_backup.core.locations import system_resolver
+from livekit_backup.core.media_process import is_installed
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.hooks.configuration import DAG_KEYS, KEYS, RECEIVER_KEYS, SECTION, load_receiver_settings
-from livekit_backup.models.finding import Finding, broken, ok, warning
+from livekit_backup.models.finding import Finding, broken, note, ok, warning
 
 _BACKUP_HOME = "https://s3.amazonaws.com"
 """LiveKit keeps backups at Amazon, so this is the way that recordings come."""
@@ -35,6 +36,11 @@ def check_settings(setup: ExaminedSetup) -> Iterator[Finding]:
             what, _, mend = str(error).rpartition(": ")
             yield broken(what, mend)
     yield ok(f"{usable} of {count} keys of [{SECTION}] can be used")
+    if setup.settings().probe and not is_installed():
+        yield note(
+            "probe looks at the two ends of media alone, since PyAV is not installed here",
+            "install airflow-provider-livekit-backup[media] where tasks run",
+        )
 
 
 def check_proxies(setup: ExaminedSetup) -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from livekit_backup.models.settings import Settings
 
 MOST_NAMED = 200
 """Findings of one kind that are named one by one; more are counted, or a lost bucket would fill the memory."""
+CLOCKS_DIFFER = timedelta(minutes=15)
+"""As much as S3 itself bears."""
 UNDER_WAY = timedelta(days=1)
 """How long what no report seals yet may be a run's that is under way: a report comes at a run's end."""
 SHOW_EVERY_SECONDS = 10.0
@@ -108,8 +110,8 @@ class AuditBench:
         return self.scope.since.timestamp() if self.scope.since else 0.0
 
     def may_be_under_way(self, moment: datetime) -> bool:
-        """Whether what was written then may be a run's whose report is still to come."""
-        return moment > self.now - UNDER_WAY
+        """Whether what was written then may be a run's whose report is still to come; nothing is from the future."""
+        return self.now - UNDER_WAY < moment < self.now + CLOCKS_DIFFER
 
 
 def never_stops() -> None:

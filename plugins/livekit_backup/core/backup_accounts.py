@@ -19,6 +19,9 @@ from livekit_backup.models.stored_webhook import EventSource
 LISTS = 16
 """Lists of files that are in memory at a time: one of 20,000 segments takes 26 MB."""
 
+MOST_SUSPECTS = 20
+"""Named of one backup: of a damaged HLS recording a few segments tell enough."""
+
 _GONE = frozenset({Outcome.EXPIRED, Outcome.MISSING})
 _MAY_BE_TRIED_AGAIN = frozenset({Outcome.FAILED})
 
@@ -45,6 +48,12 @@ class BackupAccount:
     def safe_files(self) -> int:
         """Files that are in the warehouse or in the customer's own bucket."""
         return sum(map(_is_safe, self.files))
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """Files that landed and seem damaged, each in a sentence; of very many the first."""
+        found = (file.entry for file in self.files if _is_safe(file) and file.entry and file.entry.suspect)
+        return tuple(f"{quoted(entry.filename)}: {'; '.join(entry.suspect)}" for entry in islice(found, MOST_SUSPECTS))
 
     @property
     def is_safe(self) -> bool:

@@ -26,14 +26,16 @@ class ResolvedFile:
     kind: FileKind
     location: Location | None = None
     size: int | None = None
+    seconds: float | None = None
     error: LivekitBackupError | None = None
 
 
 class FoundFiles:
     """The files found so far; one per name and object."""
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], seconds: dict[str, float]) -> None:
         self._sizes = sizes
+        self._seconds = seconds
         self._files: dict[str, ResolvedFile] = {}
         self._nameless = 0
 
@@ -54,7 +56,7 @@ class FoundFiles:
             self.put(ResolvedFile(filename or self._without_name("without a name"), kind, error=error))
             return
         name = filename or location.file_name or self._without_name("without a name")
-        self.put(ResolvedFile(name, kind, location, self._sizes.get(name)))
+        self.put(ResolvedFile(name, kind, location, self._sizes.get(name), self._seconds.get(name)))
 
     def _without_name(self, why: str) -> str:
         """Return what a file is called that has no name of its own: nothing that another is called, or it is lost."""
@@ -87,7 +89,7 @@ class FoundFiles:
         for marked in _distinct_names(file.filename, location):
             present = self._files.get(marked)
             if present is None or present.location is None or _object(present.location) == _object(location):
-                self.put(ResolvedFile(marked, file.kind, location, file.size))
+                self.put(ResolvedFile(marked, file.kind, location, file.size, file.seconds))
                 return
         # Only who knows our marks names files by them. It is not landed as another's, and not left out.
         reason = RefusedError(f"{quoted(file.filename)} and the names that tell it from others are other files'")

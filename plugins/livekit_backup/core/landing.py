@@ -10,16 +10,17 @@ import hashlib
 import logging
 from datetime import UTC, datetime
 
-from livekit_backup.core.etags import RunningEtag
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.object_metadata import MARK, SHA256, content_type, provenance
 from livekit_backup.core.open_uploads import drop_rivals
+from livekit_backup.core.read_back import ReadBack, read_back
 from livekit_backup.core.small_files import WholeFile
 from livekit_backup.core.storage import ConditionalStore, ObjectHead, ObjectStore
 from livekit_backup.core.upload_sink import UploadSink
-from livekit_backup.core.verification import Checks, check_landed, check_parts, check_source
+from livekit_backup.core.verification import Checks, check_landed, check_parts, check_proven, check_source
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
+    ChecksumMismatchError,
     CorruptError,
     LandingConflictError,
     StorageUnavailableError,
@@ -29,11 +30,10 @@ from livekit_backup.errors import (
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import RecordingFile, Upload
+from livekit_backup.models.settings import Verify
 from livekit_backup.models.store_abilities import StoreAbilities
 
 log = logging.getLogger(__name__)
-
-READ_BACK_CHUNK = 1024 * 1024
 
 
 def land(
@@ -46,6 +46,7 @@ def land(
     *,
     replace: bool = False,
     is_new: bool = False,
+    verify: Verify = Verify.STANDARD,
 ) -> LedgerEntry:
     """Verify an upload and complete it, which makes it visible, or verify and store a whole file; write it down.
 
@@ -54,7 +55,10 @@ def land(
     :param done: what the download brought.
     :param replace: what is at the key and is other content makes way.
     :param is_new: the ledger was read a moment ago, and had no entry of this file.
+    :param verify: how much has to be proven.
     :raises CorruptError: the bytes are not the recording's; the upload is dropped.
+    :raises UnprovenError: by ``verify``, before anything shows; the upload is kept, since the link may die meanwhile.
+    :raises ChecksumMismatchError: the store holds other bytes than were sent; of a landed object nothing was left.
     :raises LandingConflictError: the key holds other content; the upload is kept, since the link may die meanwhile.
     :raises UploadLostError: the upload is gone, altered or of another file, and nothing has landed: download has to
         run again.
@@ -71,7 +75,7 @@ def land(
             f"what download left here is of another file ({upload.egress_id} {quoted(upload.filename)}), since "
             "resolve_manifests ran again: clear the download task"
         )
-    landing = _Landing(file, upload, store, abilities, content=content, replace=replace)
+    landing = _Landing(file, upload, store, abilities, content=content, replace=replace, verify=verify)
     try:
         landing.run()
     except (CorruptError, UploadLostError):
@@ -105,6 +109,7 @@ class _Landing:
         *,
         content: bytes,
         replace: bool,
+        verify: Verify,
     ) -> None:
         self._file = file
         self._upload = upload
@@ -112,6 +117,7 @@ class _Landing:
         self._abilities = abilities
         self._content = content
         self._replace = replace
+        self._is_strict = verify is Verify.STRICT
         self._sink = UploadSink(store, upload.landing_uri, upload.upload_id or "")
         self._checks = Checks()
         self._sha256 = upload.sha256
@@ -121,6 +127,8 @@ class _Landing:
         """Check, complete, and look again, always: a store was seen that answers success to a wrong checksum."""
         upload = self._upload
         self._checks = check_source(upload, self._file.size)
+        if self._is_strict:
+            check_proven(upload, self._checks)
         completed = self._complete()
         head = self._head = self._store.head(upload.landing_uri)
         if head is None and completed is None:
@@ -143,8 +151,8 @@ class _Landing:
                     f"{upload.landing_uri} holds other content (it {wrong}): move it away, then clear the "
                     "verify_and_land task"
                 )
-            self._store.delete(upload.landing_uri)
-            raise CorruptError(f"{upload.landing_uri} {wrong}; nothing was left there")
+            self._remove(head)
+            raise ChecksumMismatchError(f"{upload.landing_uri} {wrong}: not what was sent; nothing was left there")
         if completed is False:
             _drop(upload, self._store)
         if completed is not False and SHA256 not in head.metadata and self._abilities.tags:
@@ -187,35 +195,43 @@ class _Landing:
         """Whether an earlier try completed this very upload, and died before it had looked at it."""
         return bool(self._upload.mark) and head.metadata.get(MARK) == self._upload.mark
 
+    def _remove(self, head: ObjectHead) -> None:
+        """Remove what was found wrong, and nothing else: reading an object back takes time, and others write too."""
+        now = self._store.head(self._upload.landing_uri)
+        if now is not None and not (now.etag == head.etag and self._is_ours(now)):
+            raise StorageUnavailableError(f"{self._upload.landing_uri} was replaced while it was looked at")
+        self._store.delete(self._upload.landing_uri)
+
     def _what_is_wrong(self, head: ObjectHead) -> str:
         wrong, is_proven = check_landed(self._upload, head, self._abilities, self._checks)
-        if wrong or (is_proven and self._sha256):
+        if wrong or (is_proven and self._sha256 and not self._is_strict):
             return wrong
-        return self._read_back()
+        return self._read_back(head)
 
-    def _read_back(self) -> str:
+    def _read_back(self, head: ObjectHead) -> str:
         """Read the object itself: for a proof where there is no other, or for the SHA-256 of all its bytes.
 
         Of an upload that was put together by more than one process only this gives the SHA-256; its
-        bytes are those that the source's ETag stands for.
+        bytes are those that the source's ETag stands for. What reads back otherwise is read once more: an object
+        is not removed for a fault on the way to here.
         """
-        digest = hashlib.sha256()
-        etag = None if self._sha256 else RunningEtag(self._upload.part_size)
-        body = self._store.open(self._upload.landing_uri)
-        try:
-            while chunk := body.read(READ_BACK_CHUNK):
-                digest.update(chunk)
-                if etag:
-                    etag.update(memoryview(chunk))
-        finally:
-            body.close()
-        if self._sha256 and digest.hexdigest() != self._sha256:
-            return "reads back with another SHA-256"
-        if etag and self._upload.etag and etag.value() != self._upload.etag:
-            return "reads back with another ETag"
-        self._sha256 = digest.hexdigest()
-        self._checks.passed.append("read_back")
-        return ""
+        wrong, found = self._read_back_once(head)
+        if wrong:
+            log.warning("%s %s: it is read once more", self._upload.landing_uri, wrong)
+            wrong, found = self._read_back_once(head)
+        if not wrong:
+            self._sha256 = found.sha256
+            self._checks.passed.append("read_back")
+        return wrong
+
+    def _read_back_once(self, head: ObjectHead) -> tuple[str, ReadBack]:
+        upload = self._upload
+        found = read_back(self._store, upload.landing_uri, head, part_size=None if self._sha256 else upload.part_size)
+        if self._sha256 and found.sha256 != self._sha256:
+            return "reads back with another SHA-256", found
+        if found.etag and upload.etag and found.etag != upload.etag:
+            return "reads back with another ETag", found
+        return "", found
 
     def entry(self, attempt: Attempt) -> LedgerEntry:
         """Return what the ledger is to hold."""
@@ -231,6 +247,7 @@ class _Landing:
                 "verified_by": tuple(self._checks.passed),
                 "unverified": tuple(self._checks.unverified),
                 "flags": () if self._upload.size else ("empty",),
+                "suspect": () if self._upload.size else ("it is empty",),
             }
         )
 

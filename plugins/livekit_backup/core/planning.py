@@ -113,6 +113,7 @@ def _describe(ref: BackupRef, backup: ResolvedBackup, resolved: ResolvedFile, no
         room_id=egress.room_id,
         started=backup.started,
         size=resolved.size,
+        seconds=resolved.seconds,
         deadline=deadline,
         events=ref.events,
         label=_label(egress.room_name or egress.egress_id, resolved, deadline, now),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from livekit_backup.core.backup_accounts import BackupAccount, backup_accounts, ended_of
@@ -97,6 +97,7 @@ def _line(
         reason=reason,
         files=len(account.files) or None,
         safe_files=account.safe_files,
+        suspects=account.suspects,
         found_by_reconcile=not known.in_inbox or known.ref.brought_by is not EventSource.WEBHOOK,
         ended=ended,
         deadline=deadline,
@@ -114,6 +115,8 @@ def headline(statement: Reconciliation) -> str:
     nearest = min((line.hours_left for line in statement.not_safe if line.hours_left is not None), default=None)
     if nearest is not None:
         sentences.append(f"nearest deadline in {nearest:.1f} h")
+    if suspect := sum(bool(line.suspects) for line in statement.backups):
+        sentences.append(f"{suspect} with suspect files")
     if statement.unreadable_backups:
         sentences.append(f"{len(statement.unreadable_backups)} unreadable documents may be backups")
     if statement.failed_uploads:
@@ -138,6 +141,7 @@ def _render(statement: Reconciliation) -> Iterator[str]:
         found = f"; {by_reconcile} of them no webhook brought" if by_reconcile else ""
         yield ""
         yield f"SAFE ({safe}{found})"
+    yield from _suspects([line for line in statement.backups if line.suspects])
     may_be = statement.unreadable_backups
     if may_be:
         yield ""
@@ -161,6 +165,18 @@ def _not_safe(lines: Iterable[ReconciledBackup]) -> Iterator[str]:
         yield f"  {line.state.value.upper():<12} {left:>14}  {ended:<16}  {line.egress_id}{room} · {files}"
         yield f"  {'':<12} {'':>14}  {'':<16}  {escaped(line.reason, 1000)}"
         yield f"  {'':<12} {'':>14}  {'':<16}  → {WHAT_TO_DO[line.state].format(egress_id=line.egress_id)}"
+
+
+def _suspects(lines: Sequence[ReconciledBackup]) -> Iterator[str]:
+    if not lines:
+        return
+    yield ""
+    yield f"SUSPECT ({len(lines)}; they landed as LiveKit has them, and seem damaged)"
+    for line in lines:
+        room = f" · {escaped(line.room_name, 60)}" if line.room_name else ""
+        yield f"  {line.egress_id}{room}"
+        yield from (f"    {escaped(text, 1000)}" for text in line.suspects)
+    yield "  → play them; while their links live, ask LiveKit's support"
 
 
 def _failed(failed: Iterable[FailedUpload]) -> Iterator[str]:

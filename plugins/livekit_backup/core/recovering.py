@@ -16,6 +16,7 @@ from livekit_backup.core.downloading import Download
 from livekit_backup.core.file_upload import FileUpload
 from livekit_backup.core.landing import beside, land
 from livekit_backup.core.ledger import Ledger, entry_for
+from livekit_backup.core.media_probe import MediaProbe
 from livekit_backup.core.open_uploads import drop_open_uploads
 from livekit_backup.core.pacing import Pace
 from livekit_backup.core.small_files import SMALL, WholeFile
@@ -23,6 +24,7 @@ from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.transfer_protocols import Source
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
+    ChecksumMismatchError,
     LandingConflictError,
     LivekitBackupError,
     NeedsOperatorError,
@@ -33,7 +35,7 @@ from livekit_backup.errors import (
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import OpenUpload, RecordingFile, Upload
-from livekit_backup.models.settings import OnConflict
+from livekit_backup.models.settings import OnConflict, Verify
 from livekit_backup.models.store_abilities import StoreAbilities
 
 WORKERS = 8
@@ -63,6 +65,9 @@ class FileRecovery:
     """Of the warehouse's store: asked only where something is moved."""
     sources: Sources
     on_conflict: OnConflict = OnConflict.KEEP_BOTH
+    verify: Verify = Verify.STANDARD
+    probe: MediaProbe | None = None
+    """Looks into what has landed, where that is wanted."""
     streams: int = 1
     small: int = SMALL
     pace: Pace | None = None
@@ -197,6 +202,16 @@ class FileRecovery:
     def _land(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
         try:
             return self._land_at(file, done, is_new=is_new)
+        except ChecksumMismatchError as mismatch:
+            if isinstance(done, WholeFile):
+                # Its task is tried again, and fetches it.
+                raise
+            log.warning("%s: it is fetched once more", mismatch)
+            again = self._download_again(file)
+            try:
+                return self._land_at(file, again)
+            except ChecksumMismatchError as twice:
+                raise UploadLostError(f"{twice}, for the second time: clear the download task") from None
         except LandingConflictError as conflict:
             if self.on_conflict is not OnConflict.KEEP_BOTH:
                 raise
@@ -223,6 +238,16 @@ class FileRecovery:
             self.ledger.note_result(self.attempt, other, again)
         return self._land_at(other, again)
 
+    def _download_again(self, file: RecordingFile) -> Upload | WholeFile:
+        """Bring a file once more; should its link be dead by now, what is up is all that there is, and stays noted."""
+        noted = self.ledger.open_upload(self.attempt, file)
+        try:
+            return self._download(file, anew=True)
+        except BaseException:
+            if noted:
+                self.ledger.note_upload(self.attempt, file, noted)
+            raise
+
     def _land_at(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
         entry = land(
             file,
@@ -233,8 +258,11 @@ class FileRecovery:
             self.abilities(),
             replace=self.on_conflict is OnConflict.OVERWRITE,
             is_new=is_new,
+            verify=self.verify,
         )
         if entry.outcome is Outcome.LANDED:
+            if self.probe:
+                entry = self.probe.look_at(file, entry, done.content if isinstance(done, WholeFile) else b"")
             self.on_landed(entry)
         return entry
 

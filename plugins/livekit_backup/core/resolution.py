@@ -47,7 +47,7 @@ def resolve_backup(events: Sequence[WebhookEvent], fetch: FetchManifest) -> Reso
     backups = [egress for event in events if (egress := event.backup)]
     egress = backups[0]
     manifest, error = _first_manifest(backups, fetch)
-    found = FoundFiles(_sizes(backups))
+    found = FoundFiles(_sizes(backups), _seconds(backups))
     if manifest:
         _add_manifest(found, manifest, backups)
     _add_results(found, backups)
@@ -91,6 +91,21 @@ def _sizes(backups: Sequence[EgressInfo]) -> dict[str, int]:
             elif result.size > 0:
                 sizes[result.filename] = result.size
     return sizes
+
+
+def _seconds(backups: Sequence[EgressInfo]) -> dict[str, float]:
+    """Durations of files and playlists by name, of the newest event that has one. As with sizes, names are unique."""
+    told: dict[str, float] = {}
+    for backup in reversed(backups):
+        named = [(file.filename, file.duration) for file in backup.file_results]
+        named += [(segments.playlist_name, segments.duration) for segments in backup.segment_results]
+        names = Counter(name for name, _ in named)
+        for name, nanoseconds in named:
+            if names[name] > 1:
+                told.pop(name, None)
+            elif nanoseconds > 0:
+                told[name] = nanoseconds / 10**9
+    return told
 
 
 def _add_manifest(found: FoundFiles, manifest: Manifest, backups: Sequence[EgressInfo]) -> None:

@@ -158,6 +158,7 @@ def _line(file: RecordingFile, entry: LedgerEntry, digest: str, *, was_dead: boo
         size=entry.size if entry.size is not None else file.size,
         sha256=entry.sha256,
         landed_uri=entry.landed_uri,
+        suspect=entry.suspect if safe else (),
         deadline=file.deadline,
         hours_left=None if safe or entry.outcome is Outcome.EXPIRED else hours_left(file.deadline, now),
         was_lost=was_lost,
@@ -185,6 +186,8 @@ def headline(statement: Statement) -> str:
     lost = len(statement.unsafe) - len(statement.recoverable)
     if lost:
         parts.append(f"{lost} LOST before this run")
+    if statement.suspects:
+        parts.append(f"{len(statement.suspects)} SUSPECT")
     if statement.unreadable_backups:
         parts.append(f"{_count(len(statement.unreadable_backups), 'unreadable document')} may be backups")
     parts.extend(statement.gaps)
@@ -223,6 +226,7 @@ def _render(statement: Statement) -> Iterator[str]:
     lost = [line for line in statement.unsafe if line.was_lost]
     yield from _section("NOT SAFE", statement.recoverable)
     yield from _section("LOST", lost)
+    yield from _suspects(statement.suspects)
     yield from _section("SAFE", [line for line in statement.lines if line.outcome in SAFE])
     if statement.unreadable:
         yield ""
@@ -234,6 +238,16 @@ def _render(statement: Statement) -> Iterator[str]:
         yield ""
         yield f"FAILED WITHOUT A BACKUP ({len(statement.failed_without_backup)}; nothing to recover)"
         yield f"  {', '.join(map(escaped, statement.failed_without_backup))}"
+
+
+def _suspects(lines: Sequence[StatementLine]) -> Iterator[str]:
+    if not lines:
+        return
+    yield ""
+    yield f"SUSPECT ({len(lines)}; landed as LiveKit has them, and seem damaged)"
+    for line in lines:
+        yield f"  {line.egress_id} {quoted(line.filename)}: {escaped('; '.join(line.suspect), 1000)}"
+    yield "  → play them; while their links live, ask LiveKit's support"
 
 
 def _section(title: str, lines: Iterable[StatementLine]) -> Iterator[str]:

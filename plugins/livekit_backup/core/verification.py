@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from livekit_backup.core.etags import etag_of_parts
 from livekit_backup.core.storage import ObjectHead, UploadedPart
-from livekit_backup.errors import CorruptError, StorageUnavailableError, UploadLostError
+from livekit_backup.core.wording import quoted
+from livekit_backup.errors import CorruptError, StorageUnavailableError, UnprovenError, UploadLostError
 from livekit_backup.models.references import Upload
 from livekit_backup.models.store_abilities import StoreAbilities
 
@@ -57,6 +58,16 @@ def check_source(upload: Upload, event_size: int | None) -> Checks:
             f"source_etag: {upload.source_etag or 'none sent'} follows no rule that these bytes can be held against"
         )
     return checks
+
+
+def check_proven(upload: Upload, checks: Checks) -> None:
+    """Insist on a checksum of the source's: without one a wrong byte could have come with the bytes unseen.
+
+    :raises UnprovenError: there is none; the text says why.
+    """
+    if "source_etag" not in checks.passed:
+        why = next(gap for gap in checks.unverified if gap.startswith("source_etag: "))
+        raise UnprovenError(f"nothing proves the bytes of {quoted(upload.filename)}, and verify is strict: {why}")
 
 
 def check_parts(upload: Upload, parts: Sequence[UploadedPart]) -> None:

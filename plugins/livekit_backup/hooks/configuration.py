@@ -34,6 +34,8 @@ KEYS = (
     "grace",
     "lookback",
     "on_conflict",
+    "verify",
+    "probe",
     "bundle_files",
     "bundle_bytes",
     "max_bytes_per_second",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
-from livekit_backup.models.wire import Int64, Listed, WireModel, enum_name
+from livekit_backup.models.wire import HintInt64, Int64, Listed, WireModel, enum_name
 
 EGRESS_STATUSES = (
     "EGRESS_STARTING",
@@ -41,6 +41,8 @@ class FileResult(WireModel):
     filename: str = ""
     size: Int64 = 0
     """Bytes; 0 when LiveKit did not say."""
+    duration: HintInt64 = 0
+    """Nanoseconds; LiveKit was seen to send negative ones."""
     location: SecretStr = _NO_LOCATION
 
 
@@ -54,6 +56,8 @@ class SegmentResult(WireModel):
     segment_count: Int64 = 0
     size: Int64 = 0
     """Bytes of the segments alone, summed."""
+    duration: HintInt64 = 0
+    """Nanoseconds."""
 
 
 class ImageResult(WireModel):

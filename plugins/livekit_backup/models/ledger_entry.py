@@ -34,11 +34,14 @@ class LedgerEntry(FileIdentity):
     """Of the landed object."""
     source_etag: str = ""
     verified_by: tuple[str, ...] = ()
-    """The checks that passed: length, event_size, source_etag, destination_crc64nvme, destination_etag, read_back."""
+    """The checks that passed: length, event_size, source_etag, destination_crc64nvme, destination_etag, read_back; and
+    probe where the media was looked into, whatever was found."""
     unverified: tuple[str, ...] = ()
     """The checks that could not be made, each with why."""
     flags: tuple[str, ...] = ()
     """What a person should know all the same: ``empty``."""
+    suspect: tuple[str, ...] = ()
+    """What seems damaged in the media, each in half a sentence. It landed all the same, as the source has it."""
     first_seen: AwareDatetime | None = None
     """When the ledger first heard of this file; None in its first entry."""
     recorded_at: AwareDatetime

@@ -90,6 +90,8 @@ class ReconciledBackup(FrozenModel):
     files: int | None = None
     """None where its files are not known yet."""
     safe_files: int = 0
+    suspects: tuple[str, ...] = ()
+    """Files that landed and seem damaged, each in a sentence; at most 20."""
     found_by_reconcile: bool = False
     """No webhook brought it."""
     ended: AwareDatetime | None = None

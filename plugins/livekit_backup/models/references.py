@@ -113,6 +113,8 @@ class RecordingFile(FileIdentity):
 
     size: int | None = None
     """Bytes by the event; None where it does not say."""
+    seconds: float | None = None
+    """That it plays by the event; None where it does not say. No check that a landing depends on goes by it."""
     landing_uri: str = ""
     """``s3://bucket/key`` where it lands; empty when it cannot."""
     is_beside: bool = False

@@ -34,6 +34,15 @@ class OnConflict(StrEnum):
     """The new one replaces the other."""
 
 
+class Verify(StrEnum):
+    """How much has to be proven before a file counts as landed."""
+
+    STANDARD = "standard"
+    """What can be checked is; what cannot is written down beside it."""
+    STRICT = "strict"
+    """Nothing lands whose source's bytes nothing proves, and each landed object is read back."""
+
+
 def plain_s3_uri(value: str) -> str:
     """Return ``s3://bucket[/prefix]`` without a slash at its end. :raises ValueError: it is something else."""
     scheme, _, rest = value.partition("://")
@@ -65,6 +74,9 @@ class Settings(FrozenModel):
     lookback: timedelta = timedelta(hours=3)
     """What a scheduled run reads again before its window, for events that came late."""
     on_conflict: OnConflict = OnConflict.KEEP_BOTH
+    verify: Verify = Verify.STANDARD
+    probe: bool = False
+    """Whether landed media is looked into, and named where it seems damaged."""
     bundle_files: int = Field(default=64, ge=1, le=1000)
     """Files of one task, where they are too small or too many for a task each."""
     bundle_bytes: int = Field(default=256 * 1024 * 1024, ge=1)

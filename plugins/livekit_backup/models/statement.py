@@ -22,6 +22,8 @@ class StatementLine(FrozenModel):
     size: int | None = None
     sha256: str = ""
     landed_uri: str = ""
+    suspect: tuple[str, ...] = ()
+    """What seems damaged in it, though it is safe."""
     deadline: AwareDatetime | None = None
     hours_left: float | None = None
     """Until the link dies, for a file that is not safe."""
@@ -74,6 +76,11 @@ class Statement(FrozenModel):
     def recoverable(self) -> tuple[StatementLine, ...]:
         """Files that could be recovered when this run began, and are not safe."""
         return tuple(line for line in self.unsafe if not line.was_lost)
+
+    @property
+    def suspects(self) -> tuple[StatementLine, ...]:
+        """Files that landed and seem damaged."""
+        return tuple(line for line in self.lines if line.suspect)
 
     @property
     def unreadable_backups(self) -> tuple[UnreadableDocument, ...]:

@@ -59,6 +59,17 @@ Listed = Annotated[tuple[_Item, ...], FailFast()]
 """A list, of which the first item that cannot be read ends the reading: there can be a million of them."""
 
 
+def _hint(value: object) -> int:
+    try:
+        return parse_int64(value)
+    except ValueError:
+        return 0
+
+
+HintInt64 = Annotated[int, BeforeValidator(_hint)]
+"""An int64 that nothing depends on: what cannot be read as one is 0, and the document is none the worse for it."""
+
+
 class FrozenModel(BaseModel):
     """A frozen value of our own making; fields of a newer version are ignored."""
 

@@ -55,6 +55,7 @@ class BundleOperator(RecoveryOperator):
     @contextlib.contextmanager
     def _recovery(self, context: Context) -> Iterator[tuple[Bundle, FileRecovery]]:
         """Give the bundle, and what recovers it."""
+        from livekit_backup.core.media_probe import MediaProbe
         from livekit_backup.core.pacing import Pace
         from livekit_backup.core.recovering import FileRecovery
         from livekit_backup.core.small_files import SMALL
@@ -77,6 +78,8 @@ class BundleOperator(RecoveryOperator):
                 abilities,
                 self._sources(settings, bundle, stack, abilities),
                 on_conflict=settings.on_conflict,
+                verify=settings.verify,
+                probe=stack.enter_context(MediaProbe(warehouse, ledger)) if settings.probe else None,
                 streams=settings.parallel_ranges,
                 small=SMALL,
                 pace=Pace(settings.max_bytes_per_second) if settings.max_bytes_per_second else None,

@@ -49,6 +49,8 @@ class RecoveryOperator(BaseOperator):
     :param grace: seconds to wait after a window's end.
     :param lookback: seconds before its window that a scheduled run reads again, for events that came late.
     :param on_conflict: ``keep_both``, ``fail`` or ``overwrite``, when a landing key holds other content.
+    :param verify: ``standard`` or ``strict``: how much has to be proven before a file counts as landed.
+    :param probe: whether landed media is looked into, and named where it seems damaged.
     :param bundle_files: files of one task, where they are too small or too many for a task each.
     :param bundle_bytes: bytes of one such task.
     :param max_bytes_per_second: of one download task.
@@ -80,6 +82,8 @@ class RecoveryOperator(BaseOperator):
         grace: float | timedelta | None = None,
         lookback: float | timedelta | None = None,
         on_conflict: str | None = None,
+        verify: str | None = None,
+        probe: bool | str | None = None,
         bundle_files: int | str | None = None,
         bundle_bytes: int | str | None = None,
         max_bytes_per_second: int | str | None = None,
@@ -107,6 +111,8 @@ class RecoveryOperator(BaseOperator):
         self.grace = grace
         self.lookback = lookback
         self.on_conflict = on_conflict
+        self.verify = verify
+        self.probe = probe
         self.bundle_files = bundle_files
         self.bundle_bytes = bundle_bytes
         self.max_bytes_per_second = max_bytes_per_second
