@@ -12,6 +12,7 @@ from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.settings import OnConflict
 from livekit_backup.models.statement import Statement, StatementLine
 
+from .between_tries import ZOMBIE
 from .explanations import (
     BESIDE,
     EVERYWHERE,
@@ -80,9 +81,23 @@ class Oracle:
             unread = {document.uri for document in statement.unreadable if document.may_be_backup}
             has_gaps = bool(statement.gaps) or f"s3://in/{backup.egress_id}.json" in unread
             yield from self._of_backup(backup, lines, has_gaps=has_gaps, has_rival=has_rival)
+        if not has_rival:
+            yield from self._of_told(statement)
         landed = [line.landed_uri for line in statement.lines if line.outcome in IN_WAREHOUSE]
         if len(set(landed)) < len(landed):
             yield "two files stand for one object"
+
+    def _of_told(self, statement: Statement) -> Iterator[str]:
+        """What was said to have landed before the report was written is not said to have failed there.
+
+        Of two at once one can write a failure over the other's landing, between its look at the ledger and its word.
+        """
+        if self._setting.chaos.all_struck() & {"warehouse: an object shows late", ZOMBIE}:
+            return
+        told = {entry.key for entry in self._setting.told if entry.recorded_at < statement.written_at}
+        for line in statement.lines:
+            if line.key in told and line.outcome not in IN_WAREHOUSE:
+                yield f"{line.filename} had landed, and is {line.outcome}: {line.reason}"
 
     def _of_backup(
         self, backup: Backup, lines: dict[str, StatementLine], *, has_gaps: bool, has_rival: bool

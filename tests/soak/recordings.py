@@ -223,10 +223,11 @@ class World:
         return [(backup, file) for backup in self.backups for file in backup.files]
 
 
-def make_world(rng: Random, sizes: Sequence[int]) -> World:
+def make_world(rng: Random, sizes: Sequence[int], styles: Sequence[str]) -> World:
     """Make a backup without a fate, so that there is something to break, and none to three more.
 
     :param sizes: that its file may have.
+    :param styles: of what its home says of it.
     """
     world = World()
     sound = Backup(f"EG_{rng.randrange(10**6):06d}_", *_TIMES, [], path="sound/manifest.json")

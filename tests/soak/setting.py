@@ -47,17 +47,20 @@ class Setting:
         choice = Random(f"{seed} what")
         self.clock = Clock()
         focus = KINDS[number % len(KINDS)]
-        self.world: World = make_world(choice, _sizes_for(focus))
+        in_ranges = focus in (*home.RANGES, *home.CHANGES)
+        # Where no ETag proves the whole, nothing but the version keeps two recordings apart.
+        styles = ("kms", "dated", "md5") if focus in home.CHANGES else ("md5",)
+        self.world: World = make_world(choice, _sizes_for(focus), styles)
         # A further range is asked for where an answer breaks off, or where there are several streams.
         kinds = [
             *choice.sample(KINDS, choice.choice((0, 1, 3, 5, 8, len(KINDS)))),
-            *(home.BROKEN if focus in home.RANGES else ()),
+            *(home.BROKEN if in_ranges else ()),
         ]
         self.chaos = Chaos(
             Random(f"{seed} chaos"),
             kinds,
             focus=focus,
-            rate=choice.choice((0.3,) if focus in home.RANGES else (0.01, 0.03, 0.1, 0.3)),
+            rate=choice.choice((0.3,) if in_ranges else (0.01, 0.03, 0.1, 0.3)),
             most=choice.choice((1, 2, 3, 5, 8, 13, 30, 100)),
         )
         self.turns = Turns(Random(f"{seed} turns"))
@@ -80,7 +83,7 @@ class Setting:
             on_conflict=choice.choice(list(OnConflict)),
             bundle_files=choice.choice((1, 3, 64)),
             bundle_bytes=choice.choice((4 * PART, 10**6)),
-            parallel_ranges=4 if focus in home.RANGES else choice.choice((1, 1, 2, 4)),
+            parallel_ranges=4 if in_ranges else choice.choice((1, 1, 2, 4)),
         )
         self.others: dict[str, bytes] = {}
         self._store_what_was_there(choice)
@@ -116,7 +119,7 @@ class Setting:
 def _sizes_for(fault: str) -> tuple[int, ...]:
     """The sizes of a file that a fault can happen to."""
     small, large = (SMALL // 2, SMALL), (PART, 3 * PART, 5 * PART + 7)
-    if fault in home.RANGES:
+    if fault in (*home.RANGES, *home.CHANGES):
         return large[1:]
     if fault in (*warehouse.COMPLETE, *warehouse.PARTS, *warehouse.LISTING, *warehouse.LIFECYCLE):
         return large
