@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ class RecordingHome:
         self._resolver = resolver
         self._checked = CheckedAddresses()
         self._pool: urllib3.PoolManager | None = None
+        self._making = threading.Lock()
 
     def ask(self, location: Location, headers: Mapping[str, str], timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         """Send a GET and return the open answer, whatever its status. The caller reads, closes and releases it.
@@ -41,7 +43,9 @@ class RecordingHome:
         resolver = resolver_for(location, self._resolver)
         self._checked.known = check_location(location, self._allowed_hosts, resolver)
         try:
-            pool = self._pool = self._pool or pool_for(location, self._checked)
+            with self._making:
+                # Two streams that begin at once share one pool, or each would keep connections of its own.
+                pool = self._pool = self._pool or pool_for(location, self._checked)
             check_reading(location)
             return pool.request(
                 "GET",
