@@ -84,7 +84,7 @@ class OperatorSite:
             "dag_run": SimpleNamespace(run_after=now + timedelta(minutes=10)),
             "params": {},
             "data_interval_start": now - timedelta(hours=1),
-            "data_interval_end": now + timedelta(minutes=1),
+            "data_interval_end": now,
             "outlet_events": {LANDED: SimpleNamespace(add=lambda asset, extra: self.extras.append(extra))},
         }
 

@@ -195,6 +195,7 @@ def _commands(site: OperatorSite, patch: pytest.MonkeyPatch, marks: Marks) -> st
     for text in (link, f"{link[:-10]}zzz", "https://elsewhere.example/x?X-Amz-Signature=" + "ab" * 32):
         patch.setattr("sys.stdin", _Typed(text))
         ends.append(exit_code(recover.recover, egress_ids=[], link=True, filename=None))
+    assert ends[1] == 0, "the link of a manifest is taken up"
     marks.found.add("ab" * 32)
     ends.append(exit_code(status.status, days=1.0, json=True))
     ends.append(exit_code(audit.audit, since=None, sample=None, full=True, seal=None, json=True))
