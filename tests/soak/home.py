@@ -9,10 +9,8 @@ from http.client import responses
 from random import Random
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
-
 from .chaos import Chaos
-from .recordings import FRESH_UNTIL, HOST, Truth, World
+from .recordings import FRESH_UNTIL, HOST, Backup, Truth, World
 from .simulated_time import Clock
 from .stage import Stage
 from .wire import Step
@@ -54,10 +52,10 @@ RANGES = (
 BROKEN = ("source: reset in the middle", "source: cut short")
 CHANGES = ("source: another ETag",)
 LINKS = ("source: the link dies",)
-MANIFESTS = {
-    "manifest: connection refused": httpx.ConnectError("refused"),
-    "manifest: time-out": httpx.ReadTimeout("time"),
-    "manifest: reset": httpx.ReadError("reset"),
+UNCONNECTED_MANIFESTS = {"manifest: connection refused": "refused"}
+MANIFESTS: dict[str, Exception | float | tuple[int, bytes, dict[str, str]]] = {
+    "manifest: time-out": 1e6,
+    "manifest: reset": ConnectionResetError(104, "reset by peer"),
     "manifest: 503": (503, b"", {}),
     "manifest: 429": (429, b"", {"Retry-After": "3"}),
     "manifest: 404": (404, b"<Code>NoSuchKey</Code>", {}),
@@ -66,7 +64,17 @@ MANIFESTS = {
     "manifest: redirect": (302, b"", {"Location": "http://169.254.169.254/"}),
 }
 MANIFEST_BODIES = ("manifest: cut short",)
-KINDS = (*UNCONNECTED, *STATUSES, *BODIES, *RANGES, *CHANGES, *LINKS, *MANIFESTS, *MANIFEST_BODIES)
+KINDS = (
+    *UNCONNECTED,
+    *STATUSES,
+    *BODIES,
+    *RANGES,
+    *CHANGES,
+    *LINKS,
+    *UNCONNECTED_MANIFESTS,
+    *MANIFESTS,
+    *MANIFEST_BODIES,
+)
 
 _RANGE = re.compile(rb"\r\nRange: bytes=(\d+)-(\d*)\r\n", re.IGNORECASE)
 _MATCH = re.compile(rb'\r\nIf-Match: "([^"]*)"\r\n', re.IGNORECASE)
@@ -85,16 +93,20 @@ class Home:
         """Say what is wrong with the way to a path."""
         self._stage.step("connect")
         path = urlsplit(url.decode()).path.lstrip("/")
+        if backup := self._manifests.get(path):
+            return UNCONNECTED_MANIFESTS.get(self._chaos.strike(list(UNCONNECTED_MANIFESTS), backup.egress_id), "")
         wrong = UNCONNECTED.get(self._chaos.strike(list(UNCONNECTED), path, 1.5), "")
         if wrong == "tls":
             raise ssl.SSLError(1, "handshake failure")
         return wrong
 
     def answer(self, request: bytes) -> Iterator[Step]:
-        """Answer the request for a recording."""
+        """Answer the request for a recording or for a manifest."""
+        url = urlsplit(request.split(b" ", 2)[1].decode())
+        if backup := self._manifests.get(url.path.lstrip("/")):
+            return self._manifest(backup)
         self._stage.step("request")
         self.requests += 1
-        url = urlsplit(request.split(b" ", 2)[1].decode())
         file = self._files[url.path.lstrip("/")]
         is_fresh = "fresh" in parse_qs(url.query)
         asked = _RANGE.search(request)
@@ -215,36 +227,21 @@ class Home:
             yield body[:count]
             body = body[count:]
 
-    def manifest(self, request: httpx.Request) -> httpx.Response:
-        """Answer the request for a manifest."""
+    def _manifest(self, backup: Backup) -> Iterator[Step]:
         self._stage.step("manifest")
-        backup = self._manifests[request.url.path.lstrip("/")]
         fault = MANIFESTS.get(self._chaos.strike(list(MANIFESTS), backup.egress_id))
-        if isinstance(fault, Exception):
-            raise fault
+        if isinstance(fault, tuple):
+            return _plain(*fault)
         if fault:
-            return _streamed(*fault)
+            return iter([fault])
         if backup.manifest == "gone":
-            return _streamed(*STATUSES["source: 404"])
+            return _plain(*STATUSES["source: 404"])
         if backup.manifest == "dead" or self._clock.now() > backup.deadline:
-            return _streamed(*STATUSES["source: 403 expired"])
+            return _plain(*STATUSES["source: 403 expired"])
         body = b"{}" if backup.manifest == "not a manifest" else backup.manifest_body()
         if self._chaos.strike(MANIFEST_BODIES, backup.egress_id):
-            return httpx.Response(200, stream=_CutShort(body))
-        return _streamed(200, body, {})
-
-
-class _CutShort(httpx.SyncByteStream):
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._body[: len(self._body) // 2]
-        raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
-
-
-def _streamed(status: int, body: bytes, headers: dict[str, str]) -> httpx.Response:
-    return httpx.Response(status, stream=httpx.ByteStream(body), headers=headers)
+            return iter([_head(200, {"Content-Length": str(len(body))}), body[: len(body) // 2]])
+        return _plain(200, body, {})
 
 
 def _altered(data: bytes, at: int, bits: int = 0x40) -> bytes:

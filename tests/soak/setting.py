@@ -13,10 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from random import Random
-from typing import Any
 from unittest import mock
-
-import httpx
 
 from livekit_backup.core import etags, manifest_client, part_plan, resuming_reader
 from livekit_backup.core.locations import Location
@@ -110,11 +107,6 @@ class Setting:
         """Where an unsigned location lies in the customer's own store."""
         return f"s3://own/{location.key_path}" if self.copies_primary and location.host == OWN else None
 
-    def fetch_client(self, **options: Any) -> httpx.Client:
-        """What :func:`livekit_backup.core.http_connections.manifest_client` gives."""
-        options.pop("timeout", None)
-        return httpx.Client(transport=httpx.MockTransport(self.home.manifest), trust_env=False, **options)
-
 
 def _sizes_for(fault: str) -> tuple[int, ...]:
     """The sizes of a file that a fault can happen to."""
@@ -147,8 +139,7 @@ def installed(setting: Setting) -> Iterator[None]:
                         stack.enter_context(mock.patch.object(module, attribute, stand_in))
         for target, value in {
             "transfer.queue": queues,
-            "http_source.pool_for": setting.network.pool,
-            "manifest_client.manifest_client": setting.fetch_client,
+            "recording_home.pool_for": setting.network.pool,
             "manifest_client.Retrying": partial(manifest_client.Retrying, sleep=setting.clock.sleep),
             "etags.MIN_PART_SIZE": PART,
             "part_plan.MIN_PART_SIZE": PART,

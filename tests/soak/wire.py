@@ -1,4 +1,4 @@
-"""HTTP without sockets: real requests and answers, byte for byte, between urllib3 or httpx and a simulated home."""
+"""HTTP without sockets: real requests and answers, byte for byte, between urllib3 and a simulated home."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from livekit_backup.core.http_connections import _HttpConnection
+from livekit_backup.core.checked_connections import _HttpConnection
 
 from .simulated_time import Clock
 
@@ -82,7 +82,7 @@ class Network:
         """Take what connects: it returns what is wrong, or an empty text."""
         self.connect, self.answer, self.clock = connect, answer, clock
 
-    def pool(self, _location: object) -> urllib3.PoolManager:
+    def pool(self, _location: object, _checked: object) -> urllib3.PoolManager:
         """What :func:`livekit_backup.core.http_connections.pool_for` gives."""
         network = self
 
