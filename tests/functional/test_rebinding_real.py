@@ -215,3 +215,19 @@ class _Redirecting:
                 if head:
                     self.asked += 1
                     connection.sendall(self.answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+
+def test_manifests_of_one_home_share_a_connection(livekit: FakeLiveKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    locations_of = [Location(livekit.record_file(f"{n}.mp4", size=5).manifest_object.url()) for n in range(4)]
+    connected: list[object] = []
+    connect = socket.socket.connect
+
+    def count(self: socket.socket, address: object) -> None:
+        connected.append(address)
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", count)
+    with ManifestClient((livekit.base_url.partition("://")[2],)) as client:
+        for location in locations_of:
+            assert client.fetch(location).files
+    assert len(connected) == 1
