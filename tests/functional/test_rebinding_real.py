@@ -217,8 +217,10 @@ class _Redirecting:
                     connection.sendall(self.answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
 
+@pytest.mark.usefixtures("loopback_is_public")
 def test_manifests_of_one_home_share_a_connection(livekit: FakeLiveKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    locations_of = [Location(livekit.record_file(f"{n}.mp4", size=5).manifest_object.url()) for n in range(4)]
+    first, hosts = _named(livekit)
+    more = [Location(livekit.record_file(f"{n}.mp4", size=5).manifest_object.url()) for n in range(3)]
     connected: list[object] = []
     connect = socket.socket.connect
 
@@ -227,7 +229,7 @@ def test_manifests_of_one_home_share_a_connection(livekit: FakeLiveKit, monkeypa
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", count)
-    with ManifestClient((livekit.base_url.partition("://")[2],)) as client:
-        for location in locations_of:
+    with ManifestClient(hosts, resolver=Names(["127.0.0.1"])) as client:
+        for location in (first, *more):
             assert client.fetch(location).files
     assert len(connected) == 1
