@@ -215,3 +215,21 @@ class _Redirecting:
                 if head:
                     self.asked += 1
                     connection.sendall(self.answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_manifests_of_one_home_share_a_connection(livekit: FakeLiveKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, hosts = _named(livekit)
+    more = [Location(livekit.record_file(f"{n}.mp4", size=5).manifest_object.url()) for n in range(3)]
+    connected: list[object] = []
+    connect = socket.socket.connect
+
+    def count(self: socket.socket, address: object) -> None:
+        connected.append(address)
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", count)
+    with ManifestClient(hosts, resolver=Names(["127.0.0.1"])) as client:
+        for location in (first, *more):
+            assert client.fetch(location).files
+    assert len(connected) == 1
