@@ -73,7 +73,7 @@ class MediaProcess:
                 found = _converse(process, reader, DEMUXERS[ending])
                 is_done = True
                 return found
-            except (OSError, EOFError):
+            except (OSError, EOFError, ValueError):
                 if time.monotonic() - began >= seconds:
                     raise ProbeGivenUpError(f"it was not found out within {seconds:.0f} s") from None
                 raise MediaCrashedError from None
