@@ -97,7 +97,7 @@ MANIFEST_FAULTS: dict[str, list[Explanation]] = {
     "manifest: connection refused": _UNANSWERED,
     "manifest: time-out": _UNANSWERED,
     "manifest: reset": _UNANSWERED,
-    "manifest: cut short": _UNANSWERED,
+    "manifest: cut short": [(_FAILED, r"broke off")],
     "manifest: 503": [(_FAILED, r"answered 503")],
     "manifest: 429": [(_FAILED, r"answered 429")],
     "manifest: 404": [(Outcome.UNRESOLVED, r"answered 404")],
