@@ -10,6 +10,8 @@ export PYTHONPATH :=
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
 .PHONY: help demo ui test unit functional e2e soak fuzz forgeries check format bench clean
+# Files of tests that run side by side; 0 runs them one after the other.
+WORKERS ?= 2
 SEED ?= 1
 RUNS ?= 5000
 help:
@@ -53,7 +55,7 @@ ui: $(STAMP)
 test: unit functional e2e
 
 unit functional e2e: $(STAMP)
-	$(BIN)/python -m pytest -q tests/$@
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/$@
 
 soak: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m soak $(if $(REPLAY),--replay $(REPLAY),--seed $(SEED) --runs $(RUNS))

@@ -63,6 +63,8 @@ class TaskKiller:
     wanted: dict[str, int]
     names: Callable[[], dict[str, tuple[str, int, str]]]
     """The task id, map index and run of every task instance's id."""
+    home: Path
+    """Of the Airflow whose tasks are killed."""
     seed: int
     most_per_instance: int
     kills: list[Kill] = field(default_factory=list)
@@ -102,7 +104,7 @@ class TaskKiller:
         return "\n".join(lines)
 
     def _watch(self) -> None:
-        scheduler = _scheduler()
+        scheduler = _scheduler(str(self.home))
         while not self._over.wait(0.01):
             try:
                 self._look(scheduler)
@@ -163,13 +165,13 @@ class TaskKiller:
             self._per_instance[seen.instance] += 1
 
 
-def _scheduler() -> int:
-    """The parent of LocalExecutor's workers, among what this process has started."""
+def _scheduler(home: str) -> int:
+    """The parent of LocalExecutor's workers, of the Airflow of this home."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if _title(process.pid).startswith(_WORKER):
+                if _title(process.pid).startswith(_WORKER) and process.environ().get("AIRFLOW_HOME") == home:
                     return int(process.ppid())
         time.sleep(0.2)
     raise AssertionError("LocalExecutor has no workers")

@@ -63,7 +63,7 @@ def test_killed_at_random_instants_every_file_lands_right_and_nothing_is_left(de
 
     print(f"SEED={SEED} KILLS={KILLS}")
     began = time.monotonic()
-    killer = TaskKiller(dict.fromkeys(KINDS, KILLS), names, SEED, most_per_instance=min(KILLS, 5))
+    killer = TaskKiller(dict.fromkeys(KINDS, KILLS), names, site.airflow.home, SEED, most_per_instance=min(KILLS, 5))
     with killer:
         while killer.missing():
             assert len(runs) < KILLS + 2, f"not killed often enough: {killer.missing()}"
