@@ -124,7 +124,7 @@ WAREHOUSE: dict[str, list[Explanation]] = {
         (_FAILED, r"the warehouse holds \d+ bytes in \d+ parts of \d+ bytes in \d+ sent to it"),
     ],
     "warehouse: a part arrives altered": [
-        (_FAILED, r"answered BadDigest|the warehouse holds other parts|are not the source's"),
+        (_FAILED, r"answered BadDigest|the warehouse holds other parts|are not the source's|reads back with another"),
         (Outcome.CORRUPT, r"the bytes have ETag|nothing was left there"),
         # By a try that died before it could say that what it had landed was wrong, and removed.
         _GONE,
@@ -134,7 +134,7 @@ WAREHOUSE: dict[str, list[Explanation]] = {
     ],
     "warehouse: a lifecycle rule aborts the upload": [_GONE],
     "warehouse: an object shows late": [
-        (_FAILED, r"is not there yet after it was completed|is not there as it was"),
+        (_FAILED, r"is not there yet after it was completed|is not there as it was|is gone while it is read back"),
         _GONE,
         (Outcome.MISSING, r"nothing is stored there: s3://own/"),
     ],
