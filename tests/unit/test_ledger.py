@@ -29,6 +29,24 @@ def _entry(outcome, filename="d/ü.mp4", **changes):
     return LedgerEntry(**{**values, "filename": filename, "outcome": outcome, **changes})
 
 
+def test_a_failure_never_takes_the_place_of_a_landing_that_came_meanwhile():
+    store = MemoryStore()
+    ledger = Ledger(store, BASE)
+    store.put("s3://b/a.mp4", b"bytes")
+    head, look = store.head("s3://b/a.mp4"), store.get
+    landed = _entry(Outcome.LANDED, landed_uri="s3://b/a.mp4", size=head.size, etag=head.etag)
+
+    def look_before_the_other_run_lands(uri):
+        store.get = look
+        found = look(uri)
+        ledger.record(landed)
+        return found
+
+    store.get = look_before_the_other_run_lands
+    assert ledger.record(_entry(Outcome.FAILED, reason="no answer")).outcome is Outcome.LANDED
+    assert ledger.read(FILE).outcome is Outcome.LANDED
+
+
 def test_what_is_recorded_is_read(ledger):
     assert ledger.read(FILE) is None
     assert ledger.record(_entry(Outcome.FAILED, reason="r")) == _entry(Outcome.FAILED, reason="r")

@@ -121,12 +121,21 @@ class Ledger:
         :param is_new: the ledger was read a moment ago, and had no entry of this file that has landed now.
         """
         uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
-        if not is_new and (present := self._read(LedgerEntry, uri)):
+        present = None if is_new else self._read(LedgerEntry, uri)
+        if present:
             if entry.outcome not in IN_WAREHOUSE and self.has_landed(present):
                 return present
             entry = entry.model_copy(update={"first_seen": present.first_seen or present.recorded_at})
         # One line: Athena reads a record a line.
-        self._store.put(uri, f"{entry.model_dump_json()}\n".encode())
+        body = f"{entry.model_dump_json()}\n".encode()
+        if present or entry.outcome in IN_WAREHOUSE:
+            self._store.put(uri, body)
+        elif not self._store.put_new(uri, body, content_type="application/json", metadata={}):
+            # Another run has written since: if that was a landing, it stays.
+            present = self._read(LedgerEntry, uri)
+            if present and self.has_landed(present):
+                return present
+            self._store.put(uri, body)
         return entry
 
     def run_uri(self, dag_id: str, run_id: str, name: str) -> str:

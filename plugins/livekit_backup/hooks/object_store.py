@@ -66,10 +66,12 @@ class S3ObjectStore(S3Objects):
     ) -> bool:
         """Store a small object with the checksums given, where none is; False when there is one.
 
+        :param metadata: of a recording; a document of the ledger has none, and none of a recording's options.
         :param replace: store it in any case.
         :raises ChecksumMismatchError: the store received other bytes than were sent.
         """
-        made = {**self.options.for_recording(metadata), "Body": body, "ContentType": content_type}
+        options = self.options.for_recording(metadata) if metadata else self.options.for_document()
+        made = {**options, "Body": body, "ContentType": content_type}
         made |= _checks(crc64nvme, md5)
         return self._make_object(uri, self._client.put_object, (_CONDITION,), made, replace=replace)
 
