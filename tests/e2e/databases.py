@@ -77,6 +77,9 @@ def impatient_site(
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT),
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
                 "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+                # What a killed scheduler had queued is seen to when it is known to be dead, five minutes apart.
+                "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+                "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
                 "AIRFLOW__LIVEKIT_BACKUP__INBOX": f"s3://{events}/livekit",
                 "AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE": f"s3://{recordings}/r",
                 "AIRFLOW__LIVEKIT_BACKUP__ALLOWED_HOSTS": livekit.base_url.removeprefix("http://"),

@@ -72,7 +72,9 @@ def test_the_example_runs_and_handles_it(site: Site, landed: tuple[str, Recordin
     task = _task(EXAMPLE, run_id, "handle_landed")
     value = site.airflow.api("GET", f"{task}/xcomEntries/return_value?deserialize=true")["value"]
     value = json.loads(value) if isinstance(value, str) else value
-    assert value == {"handled": 1, "rooms": ["Board"]}
+    # What landed before it was asked to work is handled in the same run.
+    assert value["handled"] >= 1
+    assert "Board" in value["rooms"]
     log = json.dumps(site.airflow.api("GET", f"{task}/logs/1"))
     assert _event(site, landed[0])["extra"]["landed"][0]["uri"] in log
 
@@ -84,4 +86,4 @@ def test_a_files_tasks_have_their_links(site: Site, landed: tuple[str, Recording
     session = {"Egress session": f"https://cloud.livekit.io/projects/p_/egresses/{recording.egress_id}"}
     # This store is none of AWS's own, and has no console.
     nowhere = {"Landed object": None}
-    assert answer["extra_links"] == (nowhere if task == "verify_and_land" else session)
+    assert answer["extra_links"] == (nowhere if task == "verify_and_land" else {**session, **nowhere})
