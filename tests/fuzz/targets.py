@@ -240,6 +240,9 @@ class _Store:
     def put(self, uri: str, body: bytes, *, content_type: str = "") -> None:
         self.objects[uri] = body
 
+    def put_new(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str]) -> bool:
+        return self.objects.setdefault(uri, body) is body
+
     def list_keys(self, prefix: str) -> list[str]:
         return sorted(uri for uri in self.objects if uri.startswith(prefix))
 
