@@ -42,6 +42,10 @@ class _OnlyRead:
     def put(self, uri: str, body: bytes, *, content_type: str = "application/json") -> None:
         """Drop it."""
 
+    def put_new(self, *_: object, **__: object) -> bool:
+        """Drop it."""
+        return True
+
 
 def reading_ledger(store: ObjectStore, base_uri: str) -> Ledger:
     """Return a ledger that writes nothing."""
