@@ -171,7 +171,8 @@ def _scheduler(home: str) -> int:
     while time.monotonic() < until:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if _title(process.pid).startswith(_WORKER) and process.environ().get("AIRFLOW_HOME") == home:
+                # A worker's own title takes the place of its environment.
+                if _title(process.pid).startswith(_WORKER) and process.parent().environ()["AIRFLOW_HOME"] == home:
                     return int(process.ppid())
         time.sleep(0.2)
     raise AssertionError("LocalExecutor has no workers")
