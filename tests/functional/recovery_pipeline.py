@@ -84,9 +84,12 @@ class Place:
         return [upload["UploadId"] for upload in uploads]
 
     def parts(self, upload: OpenUpload | Upload) -> dict[int, int]:
-        """The sizes of an open upload's parts by their numbers."""
+        """The sizes of an open upload's parts by their numbers; none once it is dropped."""
         bucket, key = split_uri(upload.landing_uri)
-        listed = self.client.list_parts(Bucket=bucket, Key=key, UploadId=upload.upload_id)
+        try:
+            listed = self.client.list_parts(Bucket=bucket, Key=key, UploadId=upload.upload_id)
+        except self.client.exceptions.NoSuchUpload:
+            return {}
         return {part["PartNumber"]: part["Size"] for part in listed.get("Parts", [])}
 
 
