@@ -346,10 +346,18 @@ def test_a_corrupt_file_fails_at_once(bench):
     assert len(bench.source.opened) == 2, "wrong bytes are fetched again before they are called corrupt"
 
 
-def test_the_label_is_a_template_of_its_own():
-    task = DownloadFilesOperator(task_id="t", bundle="")
-    assert task.map_index_template == "{{ livekit_files }}"
-    assert DownloadFilesOperator(task_id="t", bundle="", map_index_template="x").map_index_template == "x"
+def test_the_label_is_a_template_that_comes_with_it(bench):
+    [bundle] = _planned(bench)
+    context = bench.context()
+    bench.run(DownloadFilesOperator, context, bundle=bundle)
+    assert context["map_index_template"] == "{{ livekit_files }}"
+
+
+def test_another_label_stays(bench):
+    [bundle] = _planned(bench)
+    context = {**bench.context(), "map_index_template": "{{ livekit_files }}!"}
+    bench.run(DownloadFilesOperator, context, bundle=bundle, map_index_template="{{ livekit_files }}!")
+    assert context["map_index_template"] == "{{ livekit_files }}!"
 
 
 def test_downloads_run_in_the_configured_pool(monkeypatch):

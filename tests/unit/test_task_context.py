@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from livekit_backup.errors import ConfigurationError
+from livekit_backup.hooks import task_context
 from livekit_backup.hooks.task_context import (
     attempt_of,
     is_plan_only,
@@ -182,3 +183,14 @@ def test_which_task_instance_this_is(map_index, kept):
         kept,
         3,
     )
+
+
+def test_a_bundle_of_many_files_sends_a_label_every_few_seconds_and_not_with_each(monkeypatch):
+    sent: list[str] = []
+    clock = iter(range(64))
+    monkeypatch.setattr(task_context.TaskLabel, "_show", lambda _, text: sent.append(text))
+    monkeypatch.setattr(task_context.time, "monotonic", lambda: next(clock))
+    with task_context.TaskLabel("64 files") as label:
+        for done in range(1, 21):
+            label.show(f"{done} of 64")
+    assert sent == [f"64 files · {done} of 64" for done in (5, 10, 15, 20)]

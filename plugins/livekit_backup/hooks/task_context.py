@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -18,6 +19,8 @@ LONGEST_LABEL = 250
 """Airflow's limit."""
 LABEL_AFTER_SECONDS = 2.0
 """Each label that is sent costs Airflow's API server a request."""
+LABEL_EVERY_SECONDS = 5.0
+"""Sent with each of its files, a bundle's progress took the API server longer than the files took the task."""
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +122,7 @@ class TaskLabel:
         self._text = shown_label(text)
         self._timer = threading.Timer(LABEL_AFTER_SECONDS, self._show, [self._text])
         self._timer.daemon = True
+        self._shown = time.monotonic()
 
     def __enter__(self) -> Self:
         self._timer.start()
@@ -128,7 +132,11 @@ class TaskLabel:
         self._timer.cancel()
 
     def show(self, progress: str) -> None:
-        """Show how far the task is."""
+        """Show how far the task is, every few seconds."""
+        now = time.monotonic()
+        if now - self._shown < LABEL_EVERY_SECONDS:
+            return
+        self._shown = now
         self._timer.cancel()
         self._show(f"{self._text} · {progress}"[:LONGEST_LABEL])
 

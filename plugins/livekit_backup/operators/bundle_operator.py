@@ -48,7 +48,6 @@ class BundleOperator(RecoveryOperator):
     landed_object_url = ""
 
     def __init__(self, *, bundle: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("map_index_template", f"{{{{ {LABEL} }}}}")
         super().__init__(**kwargs)
         self.bundle = bundle
 
@@ -91,6 +90,9 @@ class BundleOperator(RecoveryOperator):
 
     def _label(self, context: Context, label: str) -> None:
         context[LABEL] = label  # type: ignore[literal-required]
+        if self.map_index_template is None:
+            # Given before, Airflow would compile it once more, to find that there is no label yet.
+            context["map_index_template"] = f"{{{{ {LABEL} }}}}"
         # Airflow's message of the task's end carries it; what it does not know yet it sends by a message more.
         context["ti"].rendered_map_index = shown_label(label)
 
