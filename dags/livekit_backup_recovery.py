@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, task_group
 from airflow.sdk.definitions.callback import AsyncCallback
@@ -15,6 +16,9 @@ from livekit_backup.operators.recover_files import DownloadFilesOperator, Verify
 from livekit_backup.operators.report import AllSafeOperator, ReportOperator
 from livekit_backup.operators.resolve_manifests import ResolveManifestsOperator
 from livekit_backup.sensors.backup_event import BackupEventSensor
+
+# Every task checks the params twice; by the newest draft of JSON Schema that takes three times as long.
+DRAFT: dict[str, Any] = {"$schema": "http://json-schema.org/draft-07/schema#"}
 
 with DAG(
     dag_id="livekit_backup_recovery",
@@ -48,6 +52,7 @@ with DAG(
             None,
             type=["null", "string"],
             format="date-time",
+            **DRAFT,
             title="From",
             description="Take in the backups whose event arrived from this moment on. Empty: the hour before this run; "
             "with egress ids, the last 7 days.",
@@ -56,6 +61,7 @@ with DAG(
             None,
             type=["null", "string"],
             format="date-time",
+            **DRAFT,
             title="To",
             description="Up to this moment. Empty: up to now.",
         ),
@@ -63,12 +69,14 @@ with DAG(
             [],
             type=["null", "array"],
             items={"type": "string"},
+            **DRAFT,
             title="Egress ids",
             description="Recover these alone, one per line, such as EG_AbCdEf123456. Empty: all in the window.",
         ),
         "plan_only": Param(
             False,
             type="boolean",
+            **DRAFT,
             title="Plan only",
             description="A dry run: prints what would be recovered, with sizes, hours left and target keys, into the "
             "log of ingest_events. Writes nothing.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
 
-from livekit_backup.hooks import preloading
+from livekit_backup.hooks import preloading, s3_client
 
 JOB = SimpleNamespace(job_type=None)
 
@@ -66,3 +68,58 @@ def test_it_brings_all_that_the_dag_files_and_their_tasks_import():
         sys.exit(f"not imported ahead: {left}" if left else 0)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _connection(**changes):
+    return json.dumps({"conn_type": "aws", "login": "key", "password": "a secret", **changes})
+
+
+@pytest.fixture
+def client_ahead(monkeypatch):
+    """Makes clients ahead as the scheduler does, and returns whether a task's is the one made ahead."""
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__INBOX", "s3://events/livekit")
+    monkeypatch.setenv("AIRFLOW__LIVEKIT_BACKUP__WAREHOUSE", "s3://recordings/r")
+    monkeypatch.setattr(s3_client, "_clients_ahead", {})
+    monkeypatch.setattr(s3_client, "_sessions_ahead", [])
+
+    def is_ahead(at_start: str, in_task: str, **arguments) -> bool:
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", at_start)
+        s3_client.make_ahead(preloading._places_at_hand())
+        made = [connection.client for connection in s3_client._clients_ahead.values()]
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", in_task)
+        return s3_client.S3Connection("aws_default", **arguments).client in made
+
+    return is_ahead
+
+
+def test_a_client_is_made_ahead_without_asking_anybody(client_ahead, monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", None)
+    assert client_ahead(_connection(), _connection())
+
+
+def test_a_uri_will_do(client_ahead):
+    assert client_ahead("aws://key:a+secret@", "aws://key:a+secret@")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"password": "another"}, {"extra": {"region_name": "eu-central-1"}}, {"extra": {"role_arn": "a:b"}}]
+)
+def test_a_task_whose_connection_has_changed_makes_its_own(client_ahead, changed):
+    assert not client_ahead(_connection(**changed), _connection())
+
+
+def test_a_task_that_tunes_its_client_makes_its_own(client_ahead):
+    assert not client_ahead(_connection(), _connection(), tuning={"read_timeout": 5})
+
+
+def test_no_role_is_assumed_ahead_and_no_machine_asked_for_its_keys(client_ahead):
+    with_role = _connection(extra={"role_arn": "arn:aws:iam::1:role/r"})
+    list(map(client_ahead, [with_role, _connection(login=None, password=None)], [_connection(), _connection()]))
+    assert not s3_client._clients_ahead
+
+
+def test_what_was_rehearsed_is_not_what_a_task_is_answered(client_ahead):
+    client_ahead(_connection(), _connection())
+    [connection] = s3_client._clients_ahead.values()
+    answers = connection.client.meta.events.emit("before-send.s3.HeadObject", request=SimpleNamespace(url="http://x"))
+    assert not [answer for _, answer in answers if answer is not None]

@@ -26,6 +26,7 @@ MAX_URL = 16 * 1024
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIGNATURES = frozenset({"x-amz-signature", "x-goog-signature", "x-oss-signature", "signature", "sig"})
 _HIDDEN_QUERY = re.compile(r"%(?:25)*3f|signature=|sig=", re.IGNORECASE)
+_SIGNED_AT = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?$|^[0-9a-f:.]+$")
 
 
@@ -88,7 +89,10 @@ class Location:
             for vendor in ("x-amz", "x-goog", "x-oss"):
                 date, expires = self._query.get(f"{vendor}-date"), self._query.get(f"{vendor}-expires")
                 if date and expires:
-                    signed = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                    if not _SIGNED_AT.fullmatch(date):
+                        return None
+                    # strptime takes 3 ms to be imported.
+                    signed = datetime.fromisoformat(date)
                     return signed + timedelta(seconds=int(expires))
             if expires := self._query.get("expires"):
                 return datetime.fromtimestamp(int(expires), UTC)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import conf
 from pydantic import ValidationError
 
-from livekit_backup.core.storage import join_uri
+from livekit_backup.core.storage import join_uri, split_uri
 from livekit_backup.errors import ConfigurationError
 from livekit_backup.models.receiver_settings import ReceiverSettings
 from livekit_backup.models.settings import Settings
@@ -191,3 +191,11 @@ def _seconds(key: str, value: Any) -> timedelta:
 def configured_pool() -> str | None:
     """Return the Airflow pool that download tasks run in, or None for Airflow's own default."""
     return conf.get(SECTION, "pool", fallback=None) or None
+
+
+def configured_places() -> Iterator[tuple[str, str]]:
+    """Give the Airflow connections of inbox and warehouse, each with its bucket, as the configuration alone says."""
+    default = conf.get(SECTION, "aws_conn_id", fallback=None) or Settings.model_fields["warehouse_conn_id"].default
+    for key in ("inbox", "warehouse"):
+        if uri := conf.get(SECTION, key, fallback=None):
+            yield conf.get(SECTION, f"{key}_conn_id", fallback=None) or default, split_uri(uri)[0]

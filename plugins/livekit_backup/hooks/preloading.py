@@ -7,11 +7,16 @@ processor time to import, and S3's description another tenth to read: more than 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.listeners import hookimpl
+
+if TYPE_CHECKING:
+    from livekit_backup.hooks.s3_client import S3Connection
 
 MODULES = (
     "airflow.providers.amazon.aws.hooks.s3",
@@ -59,21 +64,34 @@ def on_starting(component: Any) -> None:
 
 
 def preload() -> None:
-    """Import it all, read S3's description and the CAs, and compile a first template, which takes five times as long."""
+    """Import it all, and do once what takes longer the first time: S3's description, the CAs, a template, a client."""
     for module in MODULES:
         import_module(module)
     import boto3
     import jinja2
 
     from livekit_backup.core.http_connections import tls_context
-    from livekit_backup.hooks.s3_client import make_session_ahead, new_session
+    from livekit_backup.hooks.s3_client import make_ahead, new_session
 
     tls_context()
     jinja2.Environment(autoescape=True).from_string("{{ label }}")
     # Opens no connection; keys of its own keep it from looking for others.
     keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
     boto3.session.Session(**keys, botocore_session=new_session()).client("s3", region_name="us-east-1")
-    make_session_ahead()
+    make_ahead(_places_at_hand())
+
+
+def _places_at_hand() -> Iterator[tuple[S3Connection, str]]:
+    """Give the configured connections that stand in the environment: others the scheduler would have to ask for."""
+    from airflow.sdk import Connection
+
+    from livekit_backup.hooks.configuration import configured_places
+    from livekit_backup.hooks.s3_client import S3Connection
+
+    for conn_id, bucket in configured_places():
+        if text := os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}"):
+            read = Connection.from_json if text.lstrip().startswith("{") else Connection.from_uri
+            yield S3Connection(conn_id, known=read(text, conn_id)), bucket
 
 
 def _forks_tasks() -> bool:
