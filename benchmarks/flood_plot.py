@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "floods.svg"
-SECONDS = (10, 20, 50, 100, 200)
+SECONDS = (10, 20, 50, 100, 200, 500)
 OURS, OTHER = "#1f6feb", "#8b949e"
 
 

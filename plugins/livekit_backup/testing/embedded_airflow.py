@@ -29,6 +29,7 @@ from typing import Any, Self
 
 READY_SECONDS = 240.0
 """22 to 35 s on an idle machine, 80 s and more on a busy one."""
+_TRIES = 5
 _STOP_SECONDS = 20.0
 _FINAL = frozenset({"success", "failed"})
 
@@ -176,12 +177,18 @@ class EmbeddedAirflow:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            raise AirflowApiError(f"{method} {path} answered {error.code}: {error.read(2000)!r}") from None
-        return json.loads(text) if text else None
+        for tries_left in range(_TRIES - 1, -1, -1):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                reason = error.read(2000)
+                # SQLite has one writer, and does not always wait for its turn. Nothing has changed then.
+                if error.code != 500 or b"Database error" not in reason or not tries_left:
+                    raise AirflowApiError(f"{method} {path} answered {error.code}: {reason!r}") from None
+                time.sleep(1)
+        raise AssertionError("the last try returns or raises")
 
     def await_dag(self, dag_id: str, seconds: float = 120.0) -> None:
         """Wait until a DAG file has been read. :raises RuntimeError: it has not in time."""
