@@ -189,7 +189,7 @@ class MemoryStore:
         stored = [part for _, part in sorted(self.uploads[upload_id][1].items())]
         whole = b"".join(stored)
         if self._keeps_crc64nvme and (len(whole) != size or (crc64nvme and crc64nvme != crc64nvme_of(whole))):
-            raise ChecksumMismatchError("BadDigest")
+            raise ChecksumMismatchError(f"{uri}: complete_upload answered BadDigest")
         _, _, metadata = self.uploads.pop(upload_id)
         self.objects[uri] = whole
         etag = self._etag(multipart_etag(hashlib.md5(part).digest() for part in stored))

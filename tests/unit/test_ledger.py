@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from livekit_backup.core.ledger import Ledger, in_parallel
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import BackupRef, EventRef, FileKind, Intake, OpenUpload, Plan, RecordingFile
@@ -100,9 +101,9 @@ def test_the_whole_list_of_a_backups_files(ledger):
 
 def test_an_open_upload_is_known_to_its_run_alone(ledger):
     noted = OpenUpload(landing_uri=FILE.landing_uri, upload_id="u1", source_etag="e", size=7, part_size=5)
-    ledger.note_upload(Attempt(dag_id="d", run_id="r"), FILE, noted)
-    assert ledger.open_upload(Attempt(dag_id="d", run_id="r", try_number=2), FILE) == noted
-    assert ledger.open_upload(Attempt(dag_id="d", run_id="other"), FILE) is None
+    UploadNotes(ledger, Attempt(dag_id="d", run_id="r")).put(FILE, noted)
+    assert UploadNotes(ledger, Attempt(dag_id="d", run_id="r", try_number=2)).of(FILE) == [noted]
+    assert UploadNotes(ledger, Attempt(dag_id="d", run_id="other")).of(FILE) == []
 
 
 def test_runs_are_told_apart_whatever_their_ids(ledger):

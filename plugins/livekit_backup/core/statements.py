@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
+from livekit_backup.core.adopting import adopt
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.wording import FOREVER, escaped, hours_left, quoted, readable_size
+from livekit_backup.errors import LivekitBackupError
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.references import Intake, Plan, RecordingFile
 from livekit_backup.models.statement import Statement, StatementLine
+from livekit_backup.models.store_abilities import StoreAbilities
 from livekit_backup.models.window import Window
+
+log = logging.getLogger(__name__)
 
 WHAT_TO_DO = {
     Outcome.CORRUPT: "clear its download task; if it stays so, send this line to LiveKit's support",
@@ -50,7 +56,7 @@ def make_statement(
         gaps.append("nothing is known of this window: no task read it")
     if intake and intake.backups and plan is None:
         gaps.append("the run ended before the files of its backups were known")
-    lines = [*_lines(plan, ledger, attempt, now), *_lines_without_plan(intake, plan)]
+    lines = [*_lines(plan, ledger, warehouse, attempt, now), *_lines_without_plan(intake, plan)]
     failed = {line.key for line in lines if line.outcome is Outcome.FAILED}
     may_land = {file.landing_uri for file in (plan.to_recover if plan else ()) if file.key in failed}
     drop_left_open(ledger, warehouse, attempt, may_land)
@@ -98,7 +104,9 @@ def _lines_without_plan(intake: Intake | None, plan: Plan | None) -> Iterator[St
         )
 
 
-def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -> list[StatementLine]:
+def _lines(
+    plan: Plan | None, ledger: Ledger, warehouse: ObjectStore, attempt: Attempt, now: datetime
+) -> list[StatementLine]:
     if plan is None:
         return []
     dead = {known.file.key for known in plan.accounted if known.outcome is Outcome.EXPIRED}
@@ -108,12 +116,26 @@ def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -
     def line(file: RecordingFile, entry: LedgerEntry | None, digest: str) -> StatementLine:
         stands = file.key in standing
         counted = _outcome(entry, attempt, planned_at=plan.made_at, stands=stands)
-        if counted is None:
-            counted = ledger.record(entry_for(file, Outcome.FAILED, _why_failed(entry), attempt))
+        adopted = None if counted and counted.outcome in SAFE else _adopted(file, ledger, warehouse, attempt, now)
+        if adopted or counted is None:
+            counted = adopted or ledger.record(entry_for(file, Outcome.FAILED, _why_failed(entry), attempt))
             digest = ledger.read_with_digest(file)[1]
         return _line(file, counted, digest, was_dead=file.key in dead, now=now)
 
     return in_parallel(lambda known: line(known[0], *known[1]), zip(plan.files, read, strict=True))
+
+
+def _adopted(
+    file: RecordingFile, ledger: Ledger, warehouse: ObjectStore, attempt: Attempt, now: datetime
+) -> LedgerEntry | None:
+    """Return the entry of a file that has landed after all, though nobody could write it down."""
+    try:
+        # What the store honours is not known here; what counts as absent is made up for by reading the object.
+        found = StoreAbilities(checked_at=now)
+        return adopt(file, warehouse, ledger, attempt, found) if file.landing_uri else None
+    except LivekitBackupError as error:
+        log.warning("whether %s has landed unheard of is not known: %s", quoted(file.filename), error)
+        return None
 
 
 def _outcome(
