@@ -87,6 +87,7 @@ class Oracle:
         """
         if self._setting.chaos.all_struck() & {"warehouse: an object shows late", ZOMBIE}:
             return
+        yield from self._setting.store.unsaid
         told = {entry.key for entry in self._setting.told if entry.recorded_at < statement.written_at}
         for line in statement.lines:
             if line.key in told and line.outcome not in IN_WAREHOUSE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -79,6 +80,8 @@ class Warehouse(MemoryStore):
         self._looks_first = True
         self.altered: set[str] = set()
         """Keys under which this store has stored other bytes than it was sent, and said nothing."""
+        self.unsaid: list[str] = []
+        """Words on files that took the place of a landing whose object stood there."""
         self.calls = 0
 
     def without_looking(self) -> Warehouse:
@@ -163,6 +166,10 @@ class Warehouse(MemoryStore):
         self._call("put", uri, lambda _: self._put(uri, body, content_type))
 
     def _put(self, uri: str, body: bytes, content_type: str) -> None:
+        if "/_l/files/" in uri and uri in self.objects:
+            before, after = json.loads(self.objects[uri]), json.loads(body)
+            if before["outcome"] == "landed" != after["outcome"] and before["landed_uri"] in self.objects:
+                self.unsaid.append(f"{before['landed_uri']} landed, stands, and {after['outcome']} took its place")
         MemoryStore.put(self, uri, body, content_type=content_type)
 
     def put_new(

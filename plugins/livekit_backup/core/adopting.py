@@ -31,7 +31,7 @@ def adopt(
 ) -> LedgerEntry | None:
     """Write down that a file has landed whose object stands at its landing key or beside it, right by its own proof.
 
-    What this run itself has put there, and proves wrong, is removed.
+    What this run itself has put there and nobody ever called landed is removed, if it proves wrong.
 
     :return: None where nothing of this file stands there, or nothing proves it.
     :raises ChecksumMismatchError: a wrong one was removed.
@@ -63,9 +63,12 @@ def _adopted(
     is_ours = is_of_run(mark, attempt)
     noted = UploadNotes(ledger, attempt).marked(file, mark) if is_ours else None
     result = noted.result if noted else None
-    claim = result or _by_metadata(file, head, mark if is_ours else "")
+    claim = result or _by_metadata(file, head)
     if claim is None:
         return None
+    known = ledger.read(file)
+    is_removable = is_ours and not (known and known.had_landed)
+    claim = claim.model_copy(update={"mark": mark if is_removable else ""})
     completion = Completion(file, claim, store, abilities)
     try:
         completion.look(check_source(result, file.size) if result else _unsaid(file, head.size))
@@ -76,7 +79,7 @@ def _adopted(
     return ledger.record(completion.entry(attempt))
 
 
-def _by_metadata(file: RecordingFile, head: ObjectHead, mark: str) -> Upload | None:
+def _by_metadata(file: RecordingFile, head: ObjectHead) -> Upload | None:
     """Return what an object says of itself, if it says which bytes it has: those were checked before it was stored."""
     if SHA256 not in head.metadata:
         return None
@@ -86,7 +89,6 @@ def _by_metadata(file: RecordingFile, head: ObjectHead, mark: str) -> Upload | N
         upload_id=None,
         size=head.size,
         sha256=head.metadata[SHA256],
-        mark=mark,
     )
 
 

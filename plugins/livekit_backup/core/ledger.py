@@ -21,7 +21,7 @@ from livekit_backup.core.sealing import CHAIN_FOLDER, SEALED, append_seal, diges
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.bundle import Bundle
-from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.ledger_entry import HAD_LANDED, Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.reconciliation import Comparison, Reconciliation
 from livekit_backup.models.references import (
@@ -124,6 +124,8 @@ class Ledger:
             if entry.outcome not in IN_WAREHOUSE and self.has_landed(present):
                 return present
             entry = entry.model_copy(update={"first_seen": present.first_seen or present.recorded_at})
+            if present.had_landed and not entry.had_landed:
+                entry = entry.model_copy(update={"flags": (*entry.flags, HAD_LANDED)})
         # One line: Athena reads a record a line.
         body = f"{entry.model_dump_json()}\n".encode()
         if present or entry.outcome in IN_WAREHOUSE:
