@@ -10,14 +10,14 @@ import pytest
 
 from livekit_backup.core.adopting import UNSAID, adopt
 from livekit_backup.core.ledger import entry_for
-from livekit_backup.core.object_metadata import MARK, SHA256, is_of, provenance
+from livekit_backup.core.object_metadata import MARK, SHA256, is_of, new_mark, provenance
 from livekit_backup.core.small_files import SMALL
 from livekit_backup.core.statements import make_statement
 from livekit_backup.errors import LandingConflictError, LinkExpiredError, StorageUnavailableError
 from livekit_backup.models.ledger_entry import HAD_LANDED, Attempt
 from livekit_backup.models.outcome import Outcome
 from livekit_backup.models.references import Intake, Plan
-from livekit_backup.models.settings import OnConflict
+from livekit_backup.models.settings import OnConflict, Verify
 from livekit_backup.models.window import Window
 from unit.recording_bench import ATTEMPT, DATA, NO_MD5, URI, Bench, file_of
 
@@ -38,9 +38,9 @@ def _bench(**options):
     return bench
 
 
-def _line(bench, attempt=ATTEMPT):
+def _line(bench, attempt=ATTEMPT, **options):
     window = Window(start=NOW - timedelta(hours=1), end=NOW)
-    [line] = make_statement(bench.ledger, bench.store, attempt, window, [], NOW).lines
+    [line] = make_statement(bench.ledger, bench.store, attempt, window, [], NOW, **options).lines
     return line
 
 
@@ -97,7 +97,7 @@ def test_of_an_unknown_size_no_more_is_said_than_is_known():
     bench = _bench()
     bench.file = bench.file.model_copy(update={"size": None})
     _killed_before_it_looked(bench, SMALL)
-    adopted = adopt(bench.file, bench.store, bench.ledger, ATTEMPT, bench.found)
+    adopted = adopt(bench.file, bench.store, bench.ledger, ATTEMPT, bench.found, at_its_word=True)
     assert adopted.verified_by == ("read_back",)
     assert len(adopted.unverified) == 3
 
@@ -203,6 +203,23 @@ def test_an_object_of_another_file_is_not_adopted(change):
     assert _line(bench).outcome is Outcome.FAILED
 
 
+def test_right_bytes_in_hand_are_not_given_up_for_what_an_object_says_of_itself():
+    bench = _bench()
+    planted = b"whoever may write there"
+    metadata = provenance(bench.file, NOW, hashlib.sha256(planted).hexdigest(), new_mark(ATTEMPT))
+    bench.store.put_new(URI, planted, content_type="video/mp4", metadata=metadata)
+    [entry] = bench.recovery().download([bench.file])
+    assert "~" in entry.landed_uri
+    assert (bench.store.objects[entry.landed_uri], bench.store.objects[URI]) == (DATA, planted)
+
+
+@pytest.mark.parametrize(("small", "outcome"), [(SMALL, Outcome.FAILED), (IN_PARTS, Outcome.LANDED)])
+def test_where_verify_is_strict_an_objects_own_word_will_not_do(small, outcome):
+    bench = _killed_before_it_looked(_bench(), small)
+    assert _line(bench, verify=Verify.STRICT).outcome is outcome
+    assert bench.store.objects[URI] == DATA
+
+
 def test_names_that_are_cut_off_tell_nothing():
     one, other = file_of(filename="a" * 600), file_of(filename="a" * 601)
     assert not is_of(one, provenance(one, NOW))
@@ -221,7 +238,7 @@ def test_what_is_gone_while_it_is_looked_at_is_no_landing():
     bench = _killed_before_it_looked(_bench(), SMALL)
     heads = iter([bench.store.head(URI), None])
     bench.store.head = lambda uri: next(heads)
-    assert adopt(bench.file, bench.store, bench.ledger, ATTEMPT, bench.found) is None
+    assert adopt(bench.file, bench.store, bench.ledger, ATTEMPT, bench.found, at_its_word=True) is None
 
 
 def test_an_object_without_a_mark_is_nobodys_to_remove():

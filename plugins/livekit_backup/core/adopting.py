@@ -27,12 +27,20 @@ log = logging.getLogger(__name__)
 
 
 def adopt(
-    file: RecordingFile, store: ObjectStore, ledger: Ledger, attempt: Attempt, abilities: StoreAbilities
+    file: RecordingFile,
+    store: ObjectStore,
+    ledger: Ledger,
+    attempt: Attempt,
+    abilities: StoreAbilities,
+    *,
+    at_its_word: bool,
 ) -> LedgerEntry | None:
-    """Write down that a file has landed whose object stands at its landing key or beside it, right by its own proof.
+    """Write down that a file has landed whose object stands at its landing key or beside it, and proves right.
 
     What this run itself has put there and nobody ever called landed is removed, if it proves wrong.
 
+    :param at_its_word: that its metadata tells its SHA-256 will do, where nobody noted what its download had found.
+        Whoever may write there can say so too.
     :return: None where nothing of this file stands there, or nothing proves it.
     :raises ChecksumMismatchError: a wrong one was removed.
     :raises StorageUnavailableError, AccessDeniedError: as the store says.
@@ -41,12 +49,12 @@ def adopt(
     if head is None:
         return None
     if is_of(file, head.metadata):
-        return _adopted(file, head, store, ledger, attempt, abilities)
+        return _adopted(file, head, store, ledger, attempt, abilities, at_its_word=at_its_word)
     for uri in list(store.list_keys(beside_prefix(file.landing_uri))):
         head = store.head(uri)
         if head and is_of(file, head.metadata):
             there = file.model_copy(update={"landing_uri": uri, "is_beside": True})
-            if entry := _adopted(there, head, store, ledger, attempt, abilities):
+            if entry := _adopted(there, head, store, ledger, attempt, abilities, at_its_word=at_its_word):
                 return entry
     return None
 
@@ -58,6 +66,8 @@ def _adopted(
     ledger: Ledger,
     attempt: Attempt,
     abilities: StoreAbilities,
+    *,
+    at_its_word: bool,
 ) -> LedgerEntry | None:
     mark = head.metadata.get(MARK, "")
     is_ours = is_of_run(mark, attempt)
@@ -74,6 +84,8 @@ def _adopted(
         completion.look(check_source(result, file.size) if result else _unsaid(file, head.size))
     except (CorruptError, LandingConflictError, UploadLostError):
         # It is another by now, or gone, or says what it is not.
+        return None
+    if not (result or at_its_word):
         return None
     log.warning("%s stands at %s, and nobody wrote that down: it does now", quoted(file.filename), file.landing_uri)
     return ledger.record(completion.entry(attempt))

@@ -67,7 +67,9 @@ def land(
         )
     completion = Completion(file, upload, store, abilities, content=content, replace=replace, verify=verify)
     try:
-        entry = _complete_or_adopt(completion, lambda: adopt(file, store, ledger, attempt, abilities))
+        entry = _complete_or_adopt(
+            completion, lambda: adopt(file, store, ledger, attempt, abilities, at_its_word=False)
+        )
     except (CorruptError, UploadLostError):
         _drop(upload, store)
         raise
