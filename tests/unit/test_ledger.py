@@ -9,7 +9,7 @@ import pytest
 
 from livekit_backup.core.ledger import Ledger, in_parallel
 from livekit_backup.core.upload_notes import UploadNotes
-from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.ledger_entry import HAD_LANDED, Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import BackupRef, EventRef, FileKind, Intake, OpenUpload, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
@@ -64,6 +64,14 @@ def test_a_landing_is_never_downgraded_while_its_object_is_there(ledger, first, 
     assert ledger.read(FILE).outcome is kept
     ledger._store.delete("s3://b/w/x")
     assert ledger.record(_entry(then)).outcome is then
+
+
+def test_a_failure_says_for_ever_that_there_was_a_landing_before_it(ledger):
+    ledger.record(_entry(Outcome.LANDED, landed_uri="s3://b/gone"))
+    for outcome in (Outcome.FAILED, Outcome.EXPIRED):
+        assert ledger.record(_entry(outcome)).flags == (HAD_LANDED,)
+    assert ledger.read(FILE).had_landed
+    assert ledger.record(_entry(Outcome.LANDED)).flags == ()
 
 
 @pytest.mark.parametrize(
