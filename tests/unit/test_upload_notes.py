@@ -6,6 +6,7 @@ import pytest
 
 from livekit_backup.core.downloading import Download
 from livekit_backup.core.file_links import RenewedSource
+from livekit_backup.core.file_upload import FileUpload
 from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.errors import LinkExpiredError, StorageUnavailableError, TransferInterruptedError
@@ -69,6 +70,19 @@ def test_of_two_that_are_open_the_next_try_goes_on_with_what_has_most(until, oth
     assert upload.upload_id == most
     assert list(bench.store.uploads) == [most]
     assert bench.land(upload).sha256 == SHA
+
+
+def test_what_the_next_try_has_taken_over_is_not_dropped_by_the_one_before_it():
+    bench = _bench(faults=[6 * MIB] * 99)
+    with pytest.raises(TransferInterruptedError):
+        bench.download()
+    zombie, following = (FileUpload(bench.file, bench.store, bench.ledger, ATTEMPT) for _ in range(2))
+    for upload in (zombie, following):
+        assert upload.left_open(bench.found).start == 5 * MIB
+    zombie.drop()
+    assert len(bench.store.uploads) == 1
+    following.drop()
+    assert bench.store.uploads == {}
 
 
 def test_an_upload_whose_id_nobody_heard_is_dropped_by_the_report():

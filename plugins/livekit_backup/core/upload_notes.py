@@ -74,5 +74,5 @@ class UploadNotes:
 
 
 def _each_once(noted: Iterable[OpenUpload]) -> list[OpenUpload]:
-    """The result stands in the later of an upload's two documents for certain."""
+    """An upload has a document of its own and, once all its bytes are up, perhaps the file's too."""
     return list({note.upload_id: note for note in noted}.values())
