@@ -253,10 +253,12 @@ def test_what_was_absent_since_the_store_was_away_is_in_doubt(method, call, abse
 
 
 class LosesThirdUpload(PickyStore):
-    """Acknowledges the part of one upload, and shows none; of nothing it makes no object."""
+    """Acknowledges the part of one upload, and shows none, or drops all of it; of nothing it makes no object."""
+
+    left = ()
 
     def list_parts(self, uri, upload_id):
-        return [] if upload_id == "U3" else super().list_parts(uri, upload_id)
+        return self.left if upload_id == "U3" else super().list_parts(uri, upload_id)
 
     def complete_upload(self, uri, upload_id, parts, **options):
         if not parts:
@@ -264,8 +266,11 @@ class LosesThirdUpload(PickyStore):
         return super().complete_upload(uri, upload_id, parts, **options)
 
 
-def test_that_nothing_was_made_an_object_is_no_refusal_of_a_wrong_checksum():
-    found = check_store(LosesThirdUpload("refuses_wrong_whole"), PROBES, NOW)
+@pytest.mark.parametrize("left", [(), None], ids=["its part", "all of it"])
+def test_that_nothing_was_made_an_object_is_no_refusal_of_a_wrong_checksum(left):
+    store = LosesThirdUpload("refuses_wrong_whole")
+    store.left = left
+    found = check_store(store, PROBES, NOW)
     assert not found.refuses_wrong_whole
     assert found.in_doubt
 

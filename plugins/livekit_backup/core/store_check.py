@@ -23,6 +23,7 @@ from livekit_backup.errors import (
     LivekitBackupError,
     RetryableError,
     StorageUnavailableError,
+    UploadGoneError,
 )
 from livekit_backup.models.store_abilities import StoreAbilities
 
@@ -168,6 +169,8 @@ class _Probe:
         self, store: ObjectStore, uri: str, upload_id: str, *, size: int = len(_BODY), crc64nvme: str = ""
     ) -> bool:
         parts = store.list_parts(uri, upload_id)
+        if parts is None:
+            raise UploadGoneError(f"{uri}: the upload was aborted")
         if not parts:
             # Its refusal to make nothing an object would look like that of a wrong checksum.
             raise StorageUnavailableError(
