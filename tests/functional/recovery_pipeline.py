@@ -24,6 +24,7 @@ from livekit_backup.core.run_plan import account_for, plan_run
 from livekit_backup.core.statements import make_statement
 from livekit_backup.core.storage import split_uri
 from livekit_backup.core.transfer_protocols import Source
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.core.warehouse_check import warehouse_abilities
 from livekit_backup.core.windows import inbox_prefixes
 from livekit_backup.errors import LivekitBackupError
@@ -183,6 +184,10 @@ class Pipeline:
         if not self.primary.shares_with(self.store):
             return None
         return copy_within_store(file.primary_uri, upload, self.abilities())
+
+    def opened(self, file: RecordingFile) -> OpenUpload | None:
+        """The last of the uploads that were opened where a file lands, whatever became of it."""
+        return next(reversed(UploadNotes(self.ledger, self.attempt).of(file)), None)
 
     def land(self, file: RecordingFile, upload: Upload) -> LedgerEntry:
         return land(file, upload, self.store, self.ledger, self.attempt, self.abilities())

@@ -19,7 +19,7 @@ from livekit_backup.testing import FakeLiveKit, Fault, Recording, backup_server
 from livekit_backup.testing.s3_endpoint import S3Endpoint
 
 from .killed_download_process import Job, Nursery, nursery
-from .recovery_pipeline import ATTEMPT, MIB, SOCKETS, Pipeline, Place, ranges_of, requests_for
+from .recovery_pipeline import MIB, SOCKETS, Pipeline, Place, ranges_of, requests_for
 
 PART = 5 * MIB
 PACE = 96 * MIB
@@ -42,7 +42,7 @@ def _wait(until: Callable[[], object], job: Job) -> None:
 
 def _end_of_parts(pipeline: Pipeline, place: Place, file: RecordingFile) -> int:
     """The offset behind the parts that are up without a gap."""
-    opened = pipeline.ledger.open_upload(ATTEMPT, file)
+    opened = pipeline.opened(file)
     sizes = place.parts(opened) if opened else {}
     return sum(sizes[number] for number in itertools.takewhile(sizes.__contains__, itertools.count(1)))
 

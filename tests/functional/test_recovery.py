@@ -14,6 +14,7 @@ from livekit_backup.core import http_source
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.statements import is_safe, render
 from livekit_backup.core.storage import split_uri
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.errors import SourceUnavailableError, TransferInterruptedError
 from livekit_backup.hooks.object_store import S3ObjectStore
 from livekit_backup.models.ledger_entry import Attempt
@@ -329,7 +330,8 @@ def test_an_upload_left_open_by_a_killed_try_is_dropped_by_the_next(
     pipeline.store_event(recording.event())
     (file,) = pipeline.plan(pipeline.ingest()).to_recover
     killed = store.create_upload(file.landing_uri, content_type="video/mp4", metadata={}).upload_id
-    pipeline.ledger.note_upload(ATTEMPT, file, OpenUpload(landing_uri=file.landing_uri, upload_id=killed))
+    noted = OpenUpload(landing_uri=file.landing_uri, upload_id=killed)
+    UploadNotes(pipeline.ledger, ATTEMPT).put(file, noted)
     upload = pipeline.download(file)
     assert upload.upload_id != killed
     assert len(open_uploads(s3_client, bucket)) == 1

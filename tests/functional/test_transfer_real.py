@@ -554,7 +554,7 @@ def test_what_stays_broken_in_the_middle_is_given_up_and_the_next_try_reads_the_
         any_pipeline.download(file)
     assert len(requests_for(livekit, recording)) == 1 + FRUITLESS_RESUMES
     assert place.landed() == []
-    opened = any_pipeline.ledger.open_upload(ATTEMPT, file)
+    opened = any_pipeline.opened(file)
     assert opened and [opened.upload_id] == place.open_uploads()
     assert place.parts(opened) == {1: PART}
     _mend(recording)
@@ -746,7 +746,7 @@ def given_up(any_pipeline: Pipeline, place: Place, livekit: FakeLiveKit) -> Give
     file = any_pipeline.planned(recording)
     with pytest.raises(SourceUnavailableError):
         any_pipeline.download(file)
-    opened = any_pipeline.ledger.open_upload(ATTEMPT, file)
+    opened = any_pipeline.opened(file)
     assert opened
     assert place.parts(opened) == {1: PART, 2: PART}
     _mend(recording)
@@ -961,7 +961,7 @@ def test_a_try_that_outlives_its_landing_changes_nothing(
         zombie = pool.submit(any_pipeline.download, file)
         try:
             assert half_way.wait(60)
-            while not (opened := any_pipeline.ledger.open_upload(ATTEMPT, file)) or len(place.parts(opened)) < 2:
+            while not (opened := any_pipeline.opened(file)) or len(place.parts(opened)) < 2:
                 assert not zombie.done()
             # It meets the fault itself.
             breakages, stored = _stored(recording)._breakages.copy(), _stored(recording)
@@ -1143,7 +1143,7 @@ def test_side_by_side_a_try_that_gives_up_leaves_what_the_next_goes_on_with(
     file = any_pipeline.planned(recording)
     with pytest.raises(SourceUnavailableError):
         any_pipeline.download(file)
-    opened = any_pipeline.ledger.open_upload(ATTEMPT, file)
+    opened = any_pipeline.opened(file)
     up = place.parts(opened) if opened else {}
     _mend(recording)
     livekit.requests.clear()

@@ -17,8 +17,7 @@ from livekit_backup.core.egress_listing import EgressListing, read_page
 from livekit_backup.core.event_selection import DocumentSelection
 from livekit_backup.core.event_shapes import StoredEvent, interpret, parse_event
 from livekit_backup.core.json_documents import Splitter
-from livekit_backup.core.landing import beside
-from livekit_backup.core.landing_keys import MAX_KEY_BYTES, landing_uri
+from livekit_backup.core.landing_keys import MAX_KEY_BYTES, beside, landing_uri
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.locations import Location, check_location
 from livekit_backup.core.manifest_bounds import why_too_much

@@ -6,7 +6,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
 
+from .between_tries import DAYS_PASS
 from .chaos import Process
 from .oracle import Oracle
 from .recordings import TOKEN
@@ -83,6 +86,10 @@ def _play(setting: Setting, findings: Findings) -> Iterator[str]:
     for run in runs:
         run.report()
         yield from _judge(oracle, [run], findings, has_rival=has_rival)
+    if Random(f"{findings.seed} later").random() < 0.1:
+        # What has landed stays landed, and is told so, though nobody could fetch it any more.
+        setting.clock.sleep(timedelta(days=5).total_seconds())
+        setting.chaos.note(DAYS_PASS, "the last run")
     last = DagRun(setting, "r9")
     last.run()
     for run in runs:

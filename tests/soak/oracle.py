@@ -30,15 +30,8 @@ from .warehouse import OTHERS
 
 LANDS = frozenset({"fine", "dies", "dies, and there is a fresh link"})
 LEDGER, PROBES = "s3://b/out/_l/", "s3://b/out/_livekit_backup/"
-UNHEARD = frozenset(
-    {
-        "task: killed",
-        "warehouse: the answer to a change is lost",
-        "warehouse: complete answers nothing after it succeeded",
-        "warehouse: an object shows late",
-    }
-)
-"""After these an object or an upload can be there of which nobody knows."""
+LOST = "warehouse: a part is lost after its 200"
+UNSAID = "ended before the checks were written down"
 
 
 class Oracle:
@@ -94,6 +87,7 @@ class Oracle:
         """
         if self._setting.chaos.all_struck() & {"warehouse: an object shows late", ZOMBIE}:
             return
+        yield from self._setting.store.unsaid
         told = {entry.key for entry in self._setting.told if entry.recorded_at < statement.written_at}
         for line in statement.lines:
             if line.key in told and line.outcome not in IN_WAREHOUSE:
@@ -133,7 +127,7 @@ class Oracle:
                 yield f"{truth.name} is {line.outcome}, and {line.landed_uri} holds other bytes"
             if line.sha256 != hashlib.sha256(truth.data).hexdigest():
                 yield f"{truth.name} is {line.outcome} with a SHA-256 that is not its own: {line.sha256!r}"
-            yield from self._of_entry(backup, truth)
+            yield from self._of_entry(backup, truth, has_rival=has_rival)
         elif line.outcome is Outcome.IN_PRIMARY:
             if not truth.is_unsigned or self._setting.copies_primary:
                 yield f"{truth.name} is in_primary, and it is not there"
@@ -148,7 +142,7 @@ class Oracle:
             if not is_explained(line.outcome, line.reason, by):
                 yield f"{truth.name} ({truth.fate}) is {line.outcome} for no reason that there is: {line.reason}"
 
-    def _of_entry(self, backup: Backup, truth: Truth) -> Iterator[str]:
+    def _of_entry(self, backup: Backup, truth: Truth, *, has_rival: bool) -> Iterator[str]:
         """What the ledger says was checked is what could be."""
         ledger = Ledger(self._setting.store, self._setting.settings.ledger)
         uri = ledger.entry_uri(backup.egress_id, backup.started, truth.name)
@@ -158,6 +152,9 @@ class Oracle:
             return
         if (entry.size, entry.sha256) != (len(truth.data), hashlib.sha256(truth.data).hexdigest()):
             yield f"the ledger's word on {truth.name} is not of its bytes"
+        if any(UNSAID in gap for gap in entry.unverified):
+            yield from self._of_adopted(truth, entry, has_rival=has_rival)
+            return
         can_be_proven = truth.can_be_proven and (not truth.is_unsigned or self._setting.store.has_md5_etags)
         if can_be_proven != ("source_etag" in entry.verified_by) and "source: another ETag" not in (
             self._setting.chaos.struck.get(truth.path, ())
@@ -165,6 +162,18 @@ class Oracle:
             yield f"{truth.name} ({truth.style}) was verified by {entry.verified_by}, not by {entry.unverified}"
         if not {"destination_etag", "destination_crc64nvme", "read_back"} & set(entry.verified_by):
             yield f"nobody has looked at {truth.name} where it landed"
+
+    def _of_adopted(self, truth: Truth, entry: LedgerEntry, *, has_rival: bool) -> Iterator[str]:
+        """An object that nobody wrote down is taken at its own word alone, read back, and only where something happened."""
+        own_word = self._setting.store.heads[entry.landed_uri].metadata.get("livekit-sha256")
+        if own_word != entry.sha256 or "read_back" not in entry.verified_by:
+            yield f"{truth.name} was adopted for no proof: {entry.verified_by}"
+        if {"source_etag", "length"} & set(entry.verified_by):
+            yield f"{truth.name} was adopted with checks that nobody knows of: {entry.verified_by}"
+        if not has_rival and not any(
+            kind.startswith(("warehouse:", "task:")) for kind in self._setting.chaos.all_struck()
+        ):
+            yield f"{truth.name} was adopted, and nothing kept anybody from writing it down"
 
     def _is_taken(self, backup: Backup, truth: Truth) -> bool:
         return self._setting.store.objects.get(self._setting.landing_uri(backup.egress_id, truth.name)) == OTHERS
@@ -212,31 +221,20 @@ class Oracle:
                 continue
             if uri.startswith(PROBES):
                 yield f"a probe is left: {uri}"
-            elif body != OTHERS and not (self._is_unheard_of(statement) & set(self._at(uri))):
+            elif body != OTHERS:
                 yield f"an object that no line names: {uri} ({len(body)} bytes)"
         if self._setting.settings.on_conflict is not OnConflict.OVERWRITE and self._setting.store.honours_condition:
             for uri in self._setting.others:
                 if self._setting.store.objects.get(uri) != OTHERS:
                     yield f"somebody else's object is gone: {uri}"
 
-    def _is_unheard_of(self, statement: Statement) -> set[Truth]:
-        """Files whose landing nobody could write down before their link died: they are told as lost, and are there.
-
-        Their bytes were looked at when they showed, like any other's.
-        """
-        if not self._setting.chaos.all_struck() & UNHEARD:
-            return set()
-        expired = {line.filename for line in statement.lines if line.outcome is Outcome.EXPIRED}
-        return {file for _, file in self._truths.values() if file.name in expired}
-
     def _of_uploads(self, lines: dict[tuple[str, str], StatementLine]) -> Iterator[str]:
         may_land = {self._setting.landing_uri(*key) for key, line in lines.items() if line.outcome is Outcome.FAILED}
         for upload_id, (uri, parts, _) in self._setting.store.uploads.items():
-            if not parts and (self._setting.chaos.all_struck() & UNHEARD or self._setting.chaos.struck.get(uri)):
-                # Nobody heard its id, or could write it down. It holds nothing, and whatever lands there drops it.
+            # Of parts that the store has lost nobody can know that they only show late.
+            if uri in may_land and (parts or LOST in self._setting.chaos.struck.get(uri, ())):
                 continue
-            if uri not in may_land or not parts:
-                yield f"{upload_id} is left open at {uri} with {len(parts)} parts"
+            yield f"{upload_id} is left open at {uri} with {len(parts)} parts"
 
 
 def _outcomes(truth: Truth) -> set[Outcome]:

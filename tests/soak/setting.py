@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -63,6 +64,9 @@ class Setting:
         self.turns = Turns(Random(f"{seed} turns"))
         self.stage = Stage(self.turns, self.chaos)
         self.pools = Pools(Random(f"{seed} pools"))
+        ids = Random(f"{seed} ids")
+        self.ids = types.SimpleNamespace(uuid4=lambda: uuid.UUID(int=ids.getrandbits(128), version=4))
+        """What stands in for the module ``uuid``: of two uploads the seed says which is listed first."""
         self.shown: list[tuple[str, bytes, bool]] = []
         self.store = Warehouse(self.stage, self.chaos, Random(f"{seed} store"), lambda *seen: self.shown.append(seen))
         self.home = Home(self.world, self.stage, self.chaos, self.clock, Random(f"{seed} home"))
@@ -130,6 +134,7 @@ def installed(setting: Setting) -> Iterator[None]:
         "datetime": (datetime, datetime_of(setting.clock)),
         "ThreadPoolExecutor": (ThreadPoolExecutor, setting.pools.executor()),
         "threading": (threading, threads),
+        "uuid": (uuid, setting.ids),
     }
     with contextlib.ExitStack() as stack:
         for name, module in list(sys.modules.items()):

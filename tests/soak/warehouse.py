@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -78,7 +79,9 @@ class Warehouse(MemoryStore):
         self._lasting: tuple[str, int] = ("", 0)
         self._looks_first = True
         self.altered: set[str] = set()
-        """Keys under which this store has stored other bytes than it was sent, and said nothing."""
+        """Uploads, and keys of whole objects, of which this store has stored other bytes than it was sent, and said nothing."""
+        self.unsaid: list[str] = []
+        """Words on files that took the place of a landing whose object stood there."""
         self.calls = 0
 
     def without_looking(self) -> Warehouse:
@@ -163,6 +166,10 @@ class Warehouse(MemoryStore):
         self._call("put", uri, lambda _: self._put(uri, body, content_type))
 
     def _put(self, uri: str, body: bytes, content_type: str) -> None:
+        if "/_l/files/" in uri and uri in self.objects:
+            before, after = json.loads(self.objects[uri]), json.loads(body)
+            if before["outcome"] == "landed" != after["outcome"] and before["landed_uri"] in self.objects:
+                self.unsaid.append(f"{before['landed_uri']} landed, stands, and {after['outcome']} took its place")
         MemoryStore.put(self, uri, body, content_type=content_type)
 
     def put_new(
@@ -183,7 +190,8 @@ class Warehouse(MemoryStore):
             self._intrude(kind, uri)
             if uri in self.objects and not replace and self.honours_condition:
                 return False
-            content = self._arrived(kind, uri, body, crc64nvme, md5)
+            self.altered.discard(uri)
+            content = self._arrived(kind, uri, uri, body, crc64nvme, md5)
             etag = self._put_object(uri, content, metadata, content_type)
             assert etag
             return kind != PUT[0]
@@ -220,7 +228,7 @@ class Warehouse(MemoryStore):
                 assert kept
                 del kept[1][number]
                 return etag
-            content = self._arrived(kind, uri, bytes(body), crc64nvme, md5)
+            content = self._arrived(kind, uri, upload_id, bytes(body), crc64nvme, md5)
             return MemoryStore.upload_part(self, uri, upload_id, number, memoryview(content))
 
         return self._call("upload_part", uri, effect, [*PARTS, *LIFECYCLE])
@@ -258,7 +266,7 @@ class Warehouse(MemoryStore):
             if [(part.number, part.size) for part in parts] != [(n, len(b)) for n, b in sorted(stored.items())]:
                 raise ChecksumMismatchError(f"{uri}: complete_upload answered InvalidPart")
             MemoryStore.complete_upload(self, uri, upload_id, parts, size=size, crc64nvme=crc64nvme, replace=True)
-            self._watch(uri, self.objects[uri], uri in self.altered)
+            self._watch(uri, self.objects[uri], upload_id in self.altered)
             if kind == COMPLETE[1]:
                 raise StorageUnavailableError(f"{uri}: the answer to complete_upload is lost")
             if kind == COMPLETE[2]:
@@ -277,15 +285,11 @@ class Warehouse(MemoryStore):
         self._call("abort_upload", uri, lambda _: MemoryStore.abort_upload(self, uri, upload_id))
 
     def delete(self, uri: str) -> None:
-        self._call("delete", uri, lambda _: self._delete(uri))
-
-    def _delete(self, uri: str) -> None:
-        MemoryStore.delete(self, uri)
-        self.altered.discard(uri)
+        self._call("delete", uri, lambda _: MemoryStore.delete(self, uri))
 
     # -- how it fails
 
-    def _arrived(self, kind: str, uri: str, body: bytes, crc64nvme: str, md5: bytes) -> bytes:
+    def _arrived(self, kind: str, uri: str, whose: str, body: bytes, crc64nvme: str, md5: bytes) -> bytes:
         """Return what is stored of a body; one that was altered on the way is refused where a checksum is checked."""
         honoured = {"crc64nvme": crc64nvme if self.checks_crc64nvme else "", "md5": md5 if self.checks_md5 else b""}
         content = body
@@ -298,7 +302,7 @@ class Warehouse(MemoryStore):
         except ChecksumMismatchError:
             raise ChecksumMismatchError(f"{uri}: answered BadDigest") from None
         if content != body:
-            self.altered.add(uri)
+            self.altered.add(whose)
         return content
 
     def _lifecycle(self, kind: str, upload_id: str) -> None:

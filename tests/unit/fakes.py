@@ -108,10 +108,11 @@ class MemoryStore:
         return self.objects.get(uri)
 
     def put(self, uri: str, body: bytes, *, content_type: str = "application/json") -> None:
+        self._store(uri, body, content_type, ObjectHead(len(body), self._etag(hashlib.md5(body).hexdigest())))
+
+    def _store(self, uri: str, body: bytes, content_type: str, head: ObjectHead) -> None:
         with self._lock:
-            self.objects[uri] = bytes(body)
-            self.heads[uri] = ObjectHead(len(body), self._etag(hashlib.md5(body).hexdigest()))
-            self.content_types[uri] = content_type
+            self.objects[uri], self.heads[uri], self.content_types[uri] = bytes(body), head, content_type
 
     def put_new(
         self,
@@ -128,9 +129,10 @@ class MemoryStore:
             return False
         if (md5 and hashlib.md5(body).digest() != md5) or (crc64nvme and crc64nvme_of(body) != crc64nvme):
             raise ChecksumMismatchError("BadDigest")
-        self.put(uri, body, content_type=content_type)
-        etag = self.heads[uri].etag
-        self.heads[uri] = ObjectHead(len(body), etag, metadata, self._crc64nvme(body), not self._says_kms)
+        etag = self._etag(hashlib.md5(body).hexdigest())
+        head = ObjectHead(len(body), etag, metadata, self._crc64nvme(body), not self._says_kms)
+        # At once, as a store does: an object without its metadata is never there.
+        self._store(uri, body, content_type, head)
         return True
 
     def head(self, uri: str) -> ObjectHead | None:
@@ -189,7 +191,7 @@ class MemoryStore:
         stored = [part for _, part in sorted(self.uploads[upload_id][1].items())]
         whole = b"".join(stored)
         if self._keeps_crc64nvme and (len(whole) != size or (crc64nvme and crc64nvme != crc64nvme_of(whole))):
-            raise ChecksumMismatchError("BadDigest")
+            raise ChecksumMismatchError(f"{uri}: complete_upload answered BadDigest")
         _, _, metadata = self.uploads.pop(upload_id)
         self.objects[uri] = whole
         etag = self._etag(multipart_etag(hashlib.md5(part).digest() for part in stored))

@@ -10,6 +10,7 @@ from livekit_backup.core.file_links import RenewedSource
 from livekit_backup.core.landing import land
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.recovering import FileRecovery, Sources
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.references import EventRef, FileKind, RecordingFile
 from unit.fakes import MemorySource, MemoryStore, abilities
@@ -50,6 +51,10 @@ class Bench:
     def recovery(self, attempt=ATTEMPT, **options):
         sources = Sources(lambda file: RenewedSource(lambda: self.source), None, None)
         return FileRecovery(self.store, self.ledger, attempt, lambda: self.found, sources, **options)
+
+    @property
+    def notes(self):
+        return UploadNotes(self.ledger, ATTEMPT)
 
     def land(self, upload):
         return land(self.file, upload, self.store, self.ledger, ATTEMPT, self.found)

@@ -33,7 +33,7 @@ def test_nothing_is_visible_before_it_lands():
     bench = Bench()
     upload = bench.download()
     assert URI not in bench.store.objects
-    assert bench.ledger.open_upload(ATTEMPT, bench.file).upload_id == upload.upload_id
+    assert [noted.upload_id for noted in bench.notes.of(bench.file)] == [upload.upload_id]
     entry = bench.land(upload)
     assert bench.store.objects[URI] == DATA
     assert bench.store.uploads == {}

@@ -82,12 +82,12 @@ def test_the_report_keeps_a_whole_upload_that_may_Still_land(caplog):
 
 def test_the_report_keeps_a_whole_upload_whose_listing_lags():
     bench = _bench()
-    bench.ledger.note_result(ATTEMPT, bench.file, bench.download())
+    bench.notes.put_result(bench.file, bench.download())
     list_parts = bench.store.list_parts
     bench.store.list_parts = lambda *at: list_parts(*at)[:-1]
     drop_left_open(bench.ledger, bench.store, ATTEMPT, {URI})
     bench.store.list_parts = list_parts
-    assert bench.land(bench.ledger.open_upload(ATTEMPT, bench.file).result).sha256 == SHA
+    assert bench.land(bench.notes.result(bench.file)).sha256 == SHA
 
 
 def test_the_report_drops_a_part_of_a_recording():

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from livekit_backup.core.ledger import Ledger, in_parallel
-from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.core.upload_notes import UploadNotes
+from livekit_backup.models.ledger_entry import HAD_LANDED, Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import BackupRef, EventRef, FileKind, Intake, OpenUpload, Plan, RecordingFile
 from livekit_backup.models.statement import Statement
@@ -65,6 +66,14 @@ def test_a_landing_is_never_downgraded_while_its_object_is_there(ledger, first, 
     assert ledger.record(_entry(then)).outcome is then
 
 
+def test_a_failure_says_for_ever_that_there_was_a_landing_before_it(ledger):
+    ledger.record(_entry(Outcome.LANDED, landed_uri="s3://b/gone"))
+    for outcome in (Outcome.FAILED, Outcome.EXPIRED):
+        assert ledger.record(_entry(outcome)).flags == (HAD_LANDED,)
+    assert ledger.read(FILE).had_landed
+    assert ledger.record(_entry(Outcome.LANDED)).flags == ()
+
+
 @pytest.mark.parametrize(
     "filename", ["a", "../../x", "a\nb", "x" * 3000, "\ud800", "", "ü", "files/EG_2/1/x.json", "a/../b"]
 )
@@ -100,9 +109,9 @@ def test_the_whole_list_of_a_backups_files(ledger):
 
 def test_an_open_upload_is_known_to_its_run_alone(ledger):
     noted = OpenUpload(landing_uri=FILE.landing_uri, upload_id="u1", source_etag="e", size=7, part_size=5)
-    ledger.note_upload(Attempt(dag_id="d", run_id="r"), FILE, noted)
-    assert ledger.open_upload(Attempt(dag_id="d", run_id="r", try_number=2), FILE) == noted
-    assert ledger.open_upload(Attempt(dag_id="d", run_id="other"), FILE) is None
+    UploadNotes(ledger, Attempt(dag_id="d", run_id="r")).put(FILE, noted)
+    assert UploadNotes(ledger, Attempt(dag_id="d", run_id="r", try_number=2)).of(FILE) == [noted]
+    assert UploadNotes(ledger, Attempt(dag_id="d", run_id="other")).of(FILE) == []
 
 
 def test_runs_are_told_apart_whatever_their_ids(ledger):

@@ -10,6 +10,7 @@ import pytest
 from livekit_backup.core.downloading import MOST_PASSES
 from livekit_backup.core.etags import MIB, multipart_etag
 from livekit_backup.core.object_metadata import SHA256
+from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.errors import (
     AccessDeniedError,
     CorruptError,
@@ -148,6 +149,7 @@ def test_another_landing_key_is_another_upload():
     bench.file = bench.file.model_copy(update={"landing_uri": "s3://b/out/other.mp4"})
     upload = bench.download()
     assert bench.source.opened == [(0, "")]
+    drop_left_open(bench.ledger, bench.store, ATTEMPT, {upload.landing_uri})
     assert [uri for uri, _, _ in bench.store.uploads.values()] == [upload.landing_uri]
 
 

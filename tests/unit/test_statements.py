@@ -15,6 +15,7 @@ from livekit_backup.core.statements import (
     make_statement,
     render,
 )
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.references import (
@@ -191,8 +192,9 @@ def test_open_uploads_of_what_did_not_land_are_dropped(bench):
     bench.record(landed, Outcome.LANDED)
     others = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={}).upload_id
     ours = bench.store.create_upload(failed.landing_uri, content_type="x", metadata={}).upload_id
-    bench.ledger.note_upload(ATTEMPT, failed, OpenUpload(landing_uri=failed.landing_uri, upload_id=ours))
-    bench.ledger.note_upload(EARLIER, failed, OpenUpload(landing_uri=failed.landing_uri, upload_id=others))
+    for attempt, upload_id in ((ATTEMPT, ours), (EARLIER, others)):
+        noted = OpenUpload(landing_uri=failed.landing_uri, upload_id=upload_id)
+        UploadNotes(bench.ledger, attempt).put(failed, noted)
     bench.state()
     assert list(bench.store.uploads) == [others], "another run may still be at it"
 

@@ -252,6 +252,29 @@ def test_what_was_absent_since_the_store_was_away_is_in_doubt(method, call, abse
     assert found.describe().endswith("; it did not always answer")
 
 
+class LosesThirdUpload(PickyStore):
+    """Acknowledges the part of one upload, and shows none, or drops all of it; of nothing it makes no object."""
+
+    left = ()
+
+    def list_parts(self, uri, upload_id):
+        return self.left if upload_id == "U3" else super().list_parts(uri, upload_id)
+
+    def complete_upload(self, uri, upload_id, parts, **options):
+        if not parts:
+            raise ChecksumMismatchError("BadDigest")
+        return super().complete_upload(uri, upload_id, parts, **options)
+
+
+@pytest.mark.parametrize("left", [(), None], ids=["its part", "all of it"])
+def test_that_nothing_was_made_an_object_is_no_refusal_of_a_wrong_checksum(left):
+    store = LosesThirdUpload("refuses_wrong_whole")
+    store.left = left
+    found = check_store(store, PROBES, NOW)
+    assert not found.refuses_wrong_whole
+    assert found.in_doubt
+
+
 def test_a_store_that_is_away_while_it_is_cleaned_up_is_not_in_doubt():
     assert not check_store(PickyStore(fails={"delete": StorageUnavailableError("away")}), PROBES, NOW).in_doubt
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from livekit_backup.core.etags import etag_rule
 from livekit_backup.core.file_upload import EtagsProveNothingError, FileUpload, Work
 from livekit_backup.core.ledger import Ledger
+from livekit_backup.core.object_metadata import new_mark
 from livekit_backup.core.pacing import Pace
 from livekit_backup.core.part_plan import plan_parts
 from livekit_backup.core.progress import ProgressLog
@@ -63,6 +64,7 @@ class Download:
         :param show: takes the progress in a few words.
         """
         self._file = file
+        self._attempt = attempt
         self._small = small
         self._anew = anew
         self._pace = pace
@@ -115,7 +117,8 @@ class Download:
             self._refuse_another_size(body)
             rule = etag_rule(body.etag, body.size, is_digest=body.etag_is_digest)
             if body.size <= max(0, self._small):
-                return read_whole(self._file, source, body, rule, self._abilities, self._pace)
+                mark = new_mark(self._attempt)
+                return read_whole(self._file, source, body, rule, self._abilities, self._pace, mark)
             plan = plan_parts(body.size, rule, self._abilities, thorough=thorough)
         try:
             with self._turn:

@@ -12,9 +12,10 @@ from typing import Any
 from livekit_backup.core.checksums import Checksums
 from livekit_backup.core.etags import EtagRule, etag_of_parts, etag_rule
 from livekit_backup.core.ledger import Ledger
-from livekit_backup.core.object_metadata import content_type, provenance
+from livekit_backup.core.object_metadata import content_type, new_mark, provenance
 from livekit_backup.core.part_plan import PartPlan, plan_parts
 from livekit_backup.core.storage import ObjectStore, UploadedPart
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.core.upload_sink import UploadSink
 from livekit_backup.errors import LivekitBackupError, PermanentError, SourceChangedError
 from livekit_backup.models.ledger_entry import Attempt
@@ -54,30 +55,29 @@ class FileUpload:
     def __init__(self, file: RecordingFile, store: ObjectStore, ledger: Ledger, attempt: Attempt) -> None:
         self.file = file
         self.store = store
-        self._ledger = ledger
         self._attempt = attempt
+        self._notes = UploadNotes(ledger, attempt)
         self._holder = uuid.uuid4().hex
         self._opened: OpenUpload | None = None
-        self._undropped: OpenUpload | None = None
 
     def left_open(self, abilities: StoreAbilities) -> Work | None:
-        """Find what an earlier try of this run has left and take it over, if it can be gone on with; else drop it.
+        """Find what earlier tries of this run have left, and take over what has most; the rest is dropped.
 
         Its parts are trusted without trusting who put them: by the warehouse's checksums the
         whole must come out with the source's own ETag. Where there is no such proof, none is.
         """
-        noted = self._ledger.open_upload(self._attempt, self.file)
-        if noted is None:
-            return None
-        if work := self._to_go_on_with(noted, abilities):
-            self._note(noted.model_copy(update={"holder": self._holder}))
-            return work
-        # Another landing key may be in a bucket that is no more.
-        self._abort(noted)
-        return None
+        left = [(noted, self._to_go_on_with(noted, abilities)) for noted in self._notes.of(self.file)]
+        found = [(noted, work) for noted, work in left if work]
+        taken, work = max(found, key=lambda one: one[1].start, default=(None, None))
+        if taken:
+            self._note(taken.model_copy(update={"holder": self._holder}))
+        for noted, _ in left:
+            if noted is not taken:
+                self._abort(noted)
+        return work
 
     def _to_go_on_with(self, noted: OpenUpload, abilities: StoreAbilities) -> Work | None:
-        if not noted.size or noted.landing_uri != self.file.landing_uri:
+        if not noted.size:
             return None
         rule = etag_rule(noted.source_etag, noted.size)
         plan = plan_parts(noted.size, rule, abilities)
@@ -94,37 +94,37 @@ class FileUpload:
         """
         if self._opened:
             return self._sink(self._opened)
-        mark = uuid.uuid4().hex
-        new = self.store.create_upload(
-            self.file.landing_uri,
-            content_type=content_type(self.file.filename),
-            metadata=provenance(self.file, datetime.now(UTC), sha256, mark),
-            crc64nvme=work.plan.with_crc64nvme,
-        )
         opened = OpenUpload(
             landing_uri=self.file.landing_uri,
-            upload_id=new.upload_id,
+            upload_id="",
             source_etag=work.source_etag,
             size=work.plan.size,
             part_size=work.plan.part_size,
             with_crc64nvme=work.plan.with_crc64nvme,
-            mark=mark,
+            mark=new_mark(self._attempt),
             holder=self._holder,
         )
+        # Also of one whose id is never heard the report must know.
+        self._notes.put(self.file, opened)
+        new = self.store.create_upload(
+            self.file.landing_uri,
+            content_type=content_type(self.file.filename),
+            metadata=provenance(self.file, datetime.now(UTC), sha256, opened.mark),
+            crc64nvme=work.plan.with_crc64nvme,
+        )
+        opened = opened.model_copy(update={"upload_id": new.upload_id})
         try:
             if work.plan.proves_source and not new.etags_are_md5:
                 raise EtagsProveNothingError(f"{self.file.landing_uri} is encrypted so that ETags are no MD5s there")  # noqa: TRY301 - it is dropped like after any error
-            self._keep_undropped()
             self._note(opened)
         except BaseException:
-            # What nobody knows of, nobody can go on with or drop.
-            with contextlib.suppress(LivekitBackupError):
-                self._sink(opened).abort()
+            # What nobody knows of, nobody can go on with.
+            self._abort(opened)
             raise
         return self._sink(opened)
 
     def _note(self, opened: OpenUpload) -> None:
-        self._ledger.note_upload(self._attempt, self.file, opened)
+        self._notes.put(self.file, opened)
         self._opened = opened
 
     def drop(self) -> None:
@@ -132,25 +132,14 @@ class FileUpload:
         opened, self._opened = self._opened, None
         if opened is None:
             return
-        try:
-            noted = self._ledger.open_upload(self._attempt, self.file)
-        except LivekitBackupError:
-            self._undropped = opened
-            return
-        if noted and noted.upload_id == opened.upload_id and noted.holder == self._holder:
-            self._abort(opened)
+        with contextlib.suppress(LivekitBackupError):
+            noted = self._notes.marked(self.file, opened.mark)
+            if noted and noted.holder == self._holder:
+                self._abort(opened)
 
     def _abort(self, opened: OpenUpload) -> None:
-        try:
+        with contextlib.suppress(LivekitBackupError):
             self._sink(opened).abort()
-        except LivekitBackupError:
-            self._undropped = opened
-
-    def _keep_undropped(self) -> None:
-        """Note anew what could not be dropped: the note of the next upload takes the place of its own."""
-        if self._undropped:
-            self._ledger.note_undropped(self._attempt, self.file, self._undropped)
-            self._undropped = None
 
     @contextlib.contextmanager
     def kept_for_the_next_try(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from livekit_backup.core.storage import join_uri, split_uri
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import RefusedError
 from livekit_backup.models.landing_template import format_landing_key
-from livekit_backup.models.references import FileKind
+from livekit_backup.models.references import FileKind, RecordingFile, Upload
 
 MAX_KEY_BYTES = 1024
 """S3's limit for a key, in UTF-8."""
@@ -79,6 +80,25 @@ def landing_uri(
     if inbox and not f"{warehouse}/".startswith(f"{inbox}/") and f"{uri}/".startswith(f"{inbox}/"):
         raise RefusedError(f"{quoted(filename)} would land in the inbox")
     return uri
+
+
+def beside(file: RecordingFile, upload: Upload) -> RecordingFile:
+    """Return the file with a landing key of its own, named after its content: the key that it should have is taken."""
+    digest = upload.sha256 or (upload.etag or upload.source_etag).partition("-")[0]
+    mark = digest[:12] or hashlib.sha256(repr(file.key).encode(errors="backslashreplace")).hexdigest()[:12]
+    stem, ending = _parted(file.landing_uri)
+    return file.model_copy(update={"landing_uri": f"{stem}~{mark}{ending}", "is_beside": True})
+
+
+def beside_prefix(uri: str) -> str:
+    """Return what the URIs of all objects begin with that landed beside this one."""
+    return f"{_parted(uri)[0]}~"
+
+
+def _parted(uri: str) -> tuple[str, str]:
+    folder, slash, name = uri.rpartition("/")
+    stem, dot, ending = name.rpartition(".")
+    return (f"{folder}{slash}{stem}", f".{ending}") if dot and stem else (uri, "")
 
 
 def _segment(text: str) -> str:

@@ -21,17 +21,15 @@ from livekit_backup.core.sealing import CHAIN_FOLDER, SEALED, append_seal, diges
 from livekit_backup.core.storage import ObjectStore, join_uri
 from livekit_backup.models.alarm_state import AlarmState
 from livekit_backup.models.bundle import Bundle
-from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
+from livekit_backup.models.ledger_entry import HAD_LANDED, Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.reconciliation import Comparison, Reconciliation
 from livekit_backup.models.references import (
     BackupFiles,
     FileIdentity,
     Intake,
-    OpenUpload,
     Plan,
     RecordingFile,
-    Upload,
 )
 from livekit_backup.models.statement import Statement
 from livekit_backup.models.store_abilities import StoreAbilities, StoreProbe
@@ -61,7 +59,7 @@ class Ledger:
 
     def read(self, file: FileIdentity) -> LedgerEntry | None:
         """Return what is known of a file, or None."""
-        return self._read(LedgerEntry, self.entry_uri(*file.key))
+        return self.document(LedgerEntry, self.entry_uri(*file.key))
 
     def read_with_digest(self, file: FileIdentity) -> tuple[LedgerEntry | None, str]:
         """Return what is known of a file, and the SHA-256 of the document that says so; None and "" without one."""
@@ -73,7 +71,7 @@ class Ledger:
     def entries(self, egress_id: str, run: int) -> list[LedgerEntry]:
         """Return what is known of all files of a backup that any run has written down."""
         uris = self._store.list_keys(f"{join_uri(self._base, 'files', egress_id, str(run))}/")
-        return [entry for entry in in_parallel(lambda uri: self._read(LedgerEntry, uri), uris) if entry]
+        return [entry for entry in in_parallel(lambda uri: self.document(LedgerEntry, uri), uris) if entry]
 
     def knows(self, egress_id: str, run: int) -> bool:
         """Whether any run has written down something of a backup."""
@@ -121,18 +119,20 @@ class Ledger:
         :param is_new: the ledger was read a moment ago, and had no entry of this file that has landed now.
         """
         uri = self.entry_uri(entry.egress_id, entry.run, entry.filename)
-        present = None if is_new else self._read(LedgerEntry, uri)
+        present = None if is_new else self.document(LedgerEntry, uri)
         if present:
             if entry.outcome not in IN_WAREHOUSE and self.has_landed(present):
                 return present
             entry = entry.model_copy(update={"first_seen": present.first_seen or present.recorded_at})
+            if present.had_landed and not entry.had_landed:
+                entry = entry.model_copy(update={"flags": (*entry.flags, HAD_LANDED)})
         # One line: Athena reads a record a line.
         body = f"{entry.model_dump_json()}\n".encode()
         if present or entry.outcome in IN_WAREHOUSE:
             self._store.put(uri, body)
         elif not self._store.put_new(uri, body, content_type="application/json", metadata={}):
             # Another run has written since: if that was a landing, it stays.
-            present = self._read(LedgerEntry, uri)
+            present = self.document(LedgerEntry, uri)
             if present and self.has_landed(present):
                 return present
             self._store.put(uri, body)
@@ -145,11 +145,11 @@ class Ledger:
 
     def write_intake(self, dag_id: str, run_id: str, intake: Intake) -> None:
         """Store what a run found in its window."""
-        self._store.put(self.run_uri(dag_id, run_id, "intake.json"), intake.model_dump_json().encode())
+        self.write_document(self.run_uri(dag_id, run_id, "intake.json"), intake)
 
     def read_intake(self, dag_id: str, run_id: str) -> Intake | None:
         """Return what a run found in its window, or None when it never came that far."""
-        return self._read(Intake, self.run_uri(dag_id, run_id, "intake.json"))
+        return self.document(Intake, self.run_uri(dag_id, run_id, "intake.json"))
 
     def write_plan(self, dag_id: str, run_id: str, plan: Plan) -> None:
         """Store what a run sets out to do, without what only its tasks need."""
@@ -162,11 +162,11 @@ class Ledger:
             accounted=tuple(known.model_copy(update={"file": brief(known.file)}) for known in plan.accounted),
             made_at=plan.made_at,
         )
-        self._store.put(self.run_uri(dag_id, run_id, "plan.json"), kept.model_dump_json().encode())
+        self.write_document(self.run_uri(dag_id, run_id, "plan.json"), kept)
 
     def read_plan(self, dag_id: str, run_id: str) -> Plan | None:
         """Return what a run set out to do, or None when it never came that far."""
-        return self._read(Plan, self.run_uri(dag_id, run_id, "plan.json"))
+        return self.document(Plan, self.run_uri(dag_id, run_id, "plan.json"))
 
     def write_bundles(self, dag_id: str, run_id: str, bundles: Iterable[Bundle]) -> None:
         """Store what each mapped task of a run works on."""
@@ -179,7 +179,7 @@ class Ledger:
 
     def read_bundle(self, dag_id: str, run_id: str, bundle_id: str) -> Bundle | None:
         """Return what a mapped task works on, or None when the run has no such bundle."""
-        return self._read(Bundle, self._bundle_uri(dag_id, run_id, bundle_id))
+        return self.document(Bundle, self._bundle_uri(dag_id, run_id, bundle_id))
 
     def _bundle_uri(self, dag_id: str, run_id: str, bundle_id: str) -> str:
         return self.run_uri(dag_id, run_id, f"bundles/{_UNSAFE.sub('_', bundle_id)}.json")
@@ -187,48 +187,15 @@ class Ledger:
     def write_files(self, egress_id: str, run: int, files: Sequence[RecordingFile]) -> None:
         """Store the whole list of a backup's files, as its manifest gave it."""
         whole = BackupFiles(files=tuple(FileIdentity(**file.identity()) for file in files))
-        self._store.put(self._files_uri(egress_id, run), whole.model_dump_json().encode())
+        self.write_document(self._files_uri(egress_id, run), whole)
 
     def read_files(self, egress_id: str, run: int) -> tuple[FileIdentity, ...]:
         """Return the whole list of a backup's files as an earlier run knew it; empty when none did."""
-        whole = self._read(BackupFiles, self._files_uri(egress_id, run))
+        whole = self.document(BackupFiles, self._files_uri(egress_id, run))
         return whole.files if whole else ()
 
     def _files_uri(self, egress_id: str, run: int) -> str:
         return join_uri(self._base, "backups", egress_id, f"{run}.json")
-
-    def note_upload(self, attempt: Attempt, file: RecordingFile, upload: OpenUpload) -> None:
-        """Remember that this run has opened an upload, so that its next try goes on with it or its report drops it.
-
-        Kept here and not in Airflow's ``task_state_store``: that lives with one task instance, and the
-        report, a shifted map index and a person with a bucket browser need it too.
-        """
-        self._store.put(self._upload_uri(attempt, file), upload.model_dump_json().encode())
-
-    def note_undropped(self, attempt: Attempt, file: RecordingFile, upload: OpenUpload) -> None:
-        """Remember an upload that could not be dropped beside the one that takes its place, for the report to drop."""
-        mark = hashlib.sha256(upload.upload_id.encode()).hexdigest()[:16]
-        uri = f"{self._upload_uri(attempt, file).removesuffix('.json')}-{mark}.json"
-        self._store.put(uri, upload.model_dump_json().encode())
-
-    def note_result(self, attempt: Attempt, file: RecordingFile, result: Upload) -> OpenUpload:
-        """Remember what the download found, for the task that lands it."""
-        noted = self.open_upload(attempt, file)
-        if noted is None or noted.upload_id != result.upload_id:
-            noted = OpenUpload(landing_uri=result.landing_uri, upload_id=result.upload_id or "")
-        noted = noted.model_copy(update={"result": result})
-        self.note_upload(attempt, file, noted)
-        return noted
-
-    def open_upload(self, attempt: Attempt, file: RecordingFile) -> OpenUpload | None:
-        """Return the upload that this run last opened for a file, whatever became of it."""
-        return self._read(OpenUpload, self._upload_uri(attempt, file))
-
-    def open_uploads(self, attempt: Attempt) -> list[OpenUpload]:
-        """Return all uploads that a run has noted, whatever became of them."""
-        uris = self._store.list_keys(f"{self.run_uri(attempt.dag_id, attempt.run_id, 'uploads')}/")
-        noted = in_parallel(lambda uri: self._read(OpenUpload, uri), uris)
-        return [upload for upload in noted if upload]
 
     def note_probe(self, attempt: Attempt, uris: Sequence[str]) -> None:
         """Remember that this run is about to try the store with objects there, so that its report clears up."""
@@ -240,47 +207,48 @@ class Ledger:
 
     def probes(self, attempt: Attempt) -> list[StoreProbe]:
         """Return where a run has tried the store, whatever is left of it."""
-        uris = self._store.list_keys(f"{self.run_uri(attempt.dag_id, attempt.run_id, 'store_checks')}/")
-        return [probe for probe in in_parallel(lambda uri: self._read(StoreProbe, uri), uris) if probe]
+        return self.documents(StoreProbe, f"{self.run_uri(attempt.dag_id, attempt.run_id, 'store_checks')}/")
 
-    def _upload_uri(self, attempt: Attempt, file: RecordingFile) -> str:
-        name = self.entry_uri(*file.key).rpartition("/")[2]
-        if file.is_beside:
-            # The note of the key that it should have must outlive it.
-            name = f"{name.removesuffix('.json')}-beside.json"
-        return self.run_uri(attempt.dag_id, attempt.run_id, f"uploads/{file.egress_id}/{file.run}/{name}")
+    def write_document(self, uri: str, document: BaseModel) -> None:
+        """Store a document of the ledger, replacing what is there."""
+        self._store.put(uri, document.model_dump_json().encode())
 
-    def _read(self, model: type[_Document], uri: str) -> _Document | None:
+    def document(self, model: type[_Document], uri: str) -> _Document | None:
         """Read a document. A damaged one counts as none: what it said is found out again."""
         body = self._store.get(uri)
         return None if body is None else _parsed(model, uri, body)
 
+    def documents(self, model: type[_Document], prefix_uri: str) -> list[_Document]:
+        """Read all documents that start with the prefix, in key order."""
+        found = in_parallel(lambda uri: self.document(model, uri), self._store.list_keys(prefix_uri))
+        return [document for document in found if document]
+
     def read_abilities(self, bucket: str) -> StoreAbilities | None:
         """Return what a bucket's store was last found to honour, or None when nobody looked."""
-        return self._read(StoreAbilities, self._abilities_uri(bucket))
+        return self.document(StoreAbilities, self._abilities_uri(bucket))
 
     def write_abilities(self, bucket: str, abilities: StoreAbilities) -> None:
         """Store what a bucket's store was found to honour."""
-        self._store.put(self._abilities_uri(bucket), abilities.model_dump_json().encode())
+        self.write_document(self._abilities_uri(bucket), abilities)
 
     def _abilities_uri(self, bucket: str) -> str:
         return join_uri(self._base, "stores", f"{bucket}.json")
 
     def write_comparison(self, dag_id: str, run_id: str, comparison: Comparison) -> None:
         """Store what a reconciling run has compared."""
-        self._store.put(self.run_uri(dag_id, run_id, "comparison.json"), comparison.model_dump_json().encode())
+        self.write_document(self.run_uri(dag_id, run_id, "comparison.json"), comparison)
 
     def read_comparison(self, dag_id: str, run_id: str) -> Comparison | None:
         """Return what a reconciling run has compared, or None when it never came that far."""
-        return self._read(Comparison, self.run_uri(dag_id, run_id, "comparison.json"))
+        return self.document(Comparison, self.run_uri(dag_id, run_id, "comparison.json"))
 
     def write_alarms(self, dag_id: str, task_id: str, state: AlarmState) -> None:
         """Store what a task that raises alarms remembers."""
-        self._store.put(self._alarms_uri(dag_id, task_id), state.model_dump_json().encode())
+        self.write_document(self._alarms_uri(dag_id, task_id), state)
 
     def read_alarms(self, dag_id: str, task_id: str) -> AlarmState | None:
         """Return what a task that raises alarms remembers, or None before its first run."""
-        return self._read(AlarmState, self._alarms_uri(dag_id, task_id))
+        return self.document(AlarmState, self._alarms_uri(dag_id, task_id))
 
     def _alarms_uri(self, dag_id: str, task_id: str) -> str:
         return join_uri(self._base, "alarms", _UNSAFE.sub("_", dag_id), f"{_UNSAFE.sub('_', task_id)}.json")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 
 from livekit_backup.core.ledger import Ledger
 from livekit_backup.core.storage import ObjectStore
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.errors import LivekitBackupError
 from livekit_backup.models.ledger_entry import Attempt
 from livekit_backup.models.references import OpenUpload
@@ -22,15 +23,32 @@ def drop_left_open(ledger: Ledger, store: ObjectStore, attempt: Attempt, may_lan
 
     :param may_land: URIs where a recording may still land when its task is cleared.
     """
-    for upload in ledger.open_uploads(attempt):
+    noted, unheard_of = UploadNotes(ledger, attempt).all()
+    for upload in noted:
         if upload.landing_uri in may_land and _is_whole(upload, store):
             log.warning("all bytes of %s are up in an open upload: clear its failed task", upload.landing_uri)
         else:
             drop_open_uploads([upload], store)
+    for uri in sorted(unheard_of):
+        _drop_empty(uri, store)
     for uri in (uri for probe in ledger.probes(attempt) for uri in probe.uris):
         drop_rivals(uri, store)
         with contextlib.suppress(LivekitBackupError):
             store.delete(uri)
+
+
+def _drop_empty(landing_uri: str, store: ObjectStore) -> None:
+    """Drop what holds nothing at a key where this run has opened an upload and never heard its id.
+
+    It may also hit one that another run has opened in this very moment, which loses no byte by it and opens another.
+    """
+    try:
+        open_ids = store.list_uploads(landing_uri)
+        empty = [upload_id for upload_id in open_ids if store.list_parts(landing_uri, upload_id) == []]
+    except LivekitBackupError as error:
+        log.warning("open uploads were not looked for: %s", error)
+        return
+    drop_open_uploads([OpenUpload(landing_uri=landing_uri, upload_id=upload_id) for upload_id in empty], store)
 
 
 def drop_rivals(landing_uri: str, store: ObjectStore) -> None:

@@ -14,7 +14,8 @@ from functools import partial
 
 from livekit_backup.core.downloading import Download
 from livekit_backup.core.file_upload import FileUpload
-from livekit_backup.core.landing import beside, land
+from livekit_backup.core.landing import land
+from livekit_backup.core.landing_keys import beside
 from livekit_backup.core.ledger import Ledger, entry_for
 from livekit_backup.core.media_probe import MediaProbe
 from livekit_backup.core.open_uploads import drop_open_uploads
@@ -22,6 +23,7 @@ from livekit_backup.core.pacing import Pace
 from livekit_backup.core.small_files import SMALL, WholeFile
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.transfer_protocols import Source
+from livekit_backup.core.upload_notes import UploadNotes
 from livekit_backup.core.wording import quoted
 from livekit_backup.errors import (
     ChecksumMismatchError,
@@ -147,6 +149,10 @@ class FileRecovery:
             self.ledger.record(entry_for(file, Outcome.FAILED, reason, self.attempt))
             raise
 
+    @property
+    def _notes(self) -> UploadNotes:
+        return UploadNotes(self.ledger, self.attempt)
+
     def _recover(self, file: RecordingFile) -> LedgerEntry:
         return self._fetch(file) or self._land_noted(file)
 
@@ -159,7 +165,7 @@ class FileRecovery:
         done = self._download(file)
         if isinstance(done, WholeFile):
             return self._land(file, done, is_new=known is None)
-        self.ledger.note_result(self.attempt, file, done)
+        self._notes.put_result(file, done)
         return None
 
     def _land_unless(self, file: RecordingFile, *, landed: Mapping[tuple[str, int, str], LedgerEntry]) -> LedgerEntry:
@@ -168,9 +174,8 @@ class FileRecovery:
     def _land_noted(self, file: RecordingFile) -> LedgerEntry:
         if landed := self.ledger.find_landed(file):
             return _as_before(landed)
-        noted = self.ledger.open_upload(self.attempt, file)
-        if noted and noted.result:
-            return self._land(file, noted.result)
+        if result := self._notes.result(file):
+            return self._land(file, result)
         raise UploadLostError(f"download has left nothing of {quoted(file.filename)}: clear the download task")
 
     def _download(self, file: RecordingFile, *, anew: bool = False) -> Upload | WholeFile:
@@ -207,7 +212,7 @@ class FileRecovery:
                 # Its task is tried again, and fetches it.
                 raise
             log.warning("%s: it is fetched once more", mismatch)
-            again = self._download_again(file)
+            again = self._download_noted(file, anew=True)
             try:
                 return self._land_at(file, again)
             except ChecksumMismatchError as twice:
@@ -228,25 +233,18 @@ class FileRecovery:
         return entry
 
     def _land_beside(self, other: RecordingFile) -> LedgerEntry:
-        noted = self.ledger.open_upload(self.attempt, other)
-        if noted and noted.result:
+        if result := self._notes.result(other):
             # An earlier try had all bytes here, and may even have landed them.
             with contextlib.suppress(UploadLostError):
-                return self._land_at(other, noted.result)
-        again = self._download(other)
-        if isinstance(again, Upload):
-            self.ledger.note_result(self.attempt, other, again)
-        return self._land_at(other, again)
+                return self._land_at(other, result)
+        return self._land_at(other, self._download_noted(other))
 
-    def _download_again(self, file: RecordingFile) -> Upload | WholeFile:
-        """Bring a file once more; should its link be dead by now, what is up is all that there is, and stays noted."""
-        noted = self.ledger.open_upload(self.attempt, file)
-        try:
-            return self._download(file, anew=True)
-        except BaseException:
-            if noted:
-                self.ledger.note_upload(self.attempt, file, noted)
-            raise
+    def _download_noted(self, file: RecordingFile, *, anew: bool = False) -> Upload | WholeFile:
+        """Download a file once more. Not before all bytes are up does this upload take the place of what was."""
+        again = self._download(file, anew=anew)
+        if isinstance(again, Upload):
+            self._notes.put_result(file, again)
+        return again
 
     def _land_at(self, file: RecordingFile, done: Upload | WholeFile, *, is_new: bool = False) -> LedgerEntry:
         entry = land(

@@ -7,7 +7,6 @@ What fits into memory needs neither: it is verified before the store hears of it
 from __future__ import annotations
 
 import threading
-import uuid
 from dataclasses import dataclass
 
 from livekit_backup.core.checksums import Checksums
@@ -39,8 +38,11 @@ def read_whole(
     rule: EtagRule,
     abilities: StoreAbilities,
     pace: Pace | None = None,
+    mark: str = "",
 ) -> WholeFile:
     """Read an open body to its end, through faults.
+
+    :param mark: that the object is to have.
 
     :raises SourceChangedError: the source is another recording by now.
     :raises RetryableError, PermanentError, NeedsOperatorError: as the source says.
@@ -78,6 +80,6 @@ def read_whole(
         announced_size=body.size,
         source_etag=body.etag,
         source_etag_is_certain=rule.is_certain,
-        mark=uuid.uuid4().hex,
+        mark=mark,
     )
     return WholeFile(upload, bytes(content))

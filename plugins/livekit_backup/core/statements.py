@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
+from livekit_backup.core.adopting import adopt
 from livekit_backup.core.ledger import Ledger, entry_for, in_parallel
 from livekit_backup.core.open_uploads import drop_left_open
 from livekit_backup.core.storage import ObjectStore
 from livekit_backup.core.wording import FOREVER, escaped, hours_left, quoted, readable_size
+from livekit_backup.errors import LivekitBackupError
 from livekit_backup.models.ledger_entry import Attempt, LedgerEntry
 from livekit_backup.models.outcome import IN_WAREHOUSE, SAFE, Outcome
 from livekit_backup.models.references import Intake, Plan, RecordingFile
+from livekit_backup.models.settings import Verify
 from livekit_backup.models.statement import Statement, StatementLine
+from livekit_backup.models.store_abilities import StoreAbilities
 from livekit_backup.models.window import Window
+
+log = logging.getLogger(__name__)
 
 WHAT_TO_DO = {
     Outcome.CORRUPT: "clear its download task; if it stays so, send this line to LiveKit's support",
@@ -36,12 +43,15 @@ def make_statement(
     window: Window,
     failed_tasks: Sequence[str],
     now: datetime,
+    *,
+    verify: Verify = Verify.STANDARD,
 ) -> Statement:
     """Return the statement of a run, from what the ledger holds; also drop uploads that were left open.
 
-    A file whose tasks ended without a word is written down as failed.
+    A file whose tasks ended without a word is written down as failed, unless it has landed all the same.
 
     :param failed_tasks: tasks of the run, other than a file's own, that did not succeed.
+    :param verify: how much has to be proven of what landed and was not written down.
     """
     intake = ledger.read_intake(attempt.dag_id, attempt.run_id)
     plan = ledger.read_plan(attempt.dag_id, attempt.run_id)
@@ -50,7 +60,12 @@ def make_statement(
         gaps.append("nothing is known of this window: no task read it")
     if intake and intake.backups and plan is None:
         gaps.append("the run ended before the files of its backups were known")
-    lines = [*_lines(plan, ledger, attempt, now), *_lines_without_plan(intake, plan)]
+    at_its_word = verify is not Verify.STRICT
+
+    def find(file: RecordingFile) -> LedgerEntry | None:
+        return _landed_unheard_of(file, ledger, warehouse, attempt, now, at_its_word=at_its_word)
+
+    lines = [*_lines(plan, ledger, find, attempt, now), *_lines_without_plan(intake, plan)]
     failed = {line.key for line in lines if line.outcome is Outcome.FAILED}
     may_land = {file.landing_uri for file in (plan.to_recover if plan else ()) if file.key in failed}
     drop_left_open(ledger, warehouse, attempt, may_land)
@@ -98,7 +113,10 @@ def _lines_without_plan(intake: Intake | None, plan: Plan | None) -> Iterator[St
         )
 
 
-def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -> list[StatementLine]:
+_Find = Callable[[RecordingFile], LedgerEntry | None]
+
+
+def _lines(plan: Plan | None, ledger: Ledger, find: _Find, attempt: Attempt, now: datetime) -> list[StatementLine]:
     if plan is None:
         return []
     dead = {known.file.key for known in plan.accounted if known.outcome is Outcome.EXPIRED}
@@ -108,12 +126,28 @@ def _lines(plan: Plan | None, ledger: Ledger, attempt: Attempt, now: datetime) -
     def line(file: RecordingFile, entry: LedgerEntry | None, digest: str) -> StatementLine:
         stands = file.key in standing
         counted = _outcome(entry, attempt, planned_at=plan.made_at, stands=stands)
-        if counted is None:
-            counted = ledger.record(entry_for(file, Outcome.FAILED, _why_failed(entry), attempt))
+        found = None if counted and counted.outcome in SAFE else find(file)
+        if found or counted is None:
+            counted = found or ledger.record(entry_for(file, Outcome.FAILED, _why_failed(entry), attempt))
             digest = ledger.read_with_digest(file)[1]
         return _line(file, counted, digest, was_dead=file.key in dead, now=now)
 
     return in_parallel(lambda known: line(known[0], *known[1]), zip(plan.files, read, strict=True))
+
+
+def _landed_unheard_of(
+    file: RecordingFile, ledger: Ledger, warehouse: ObjectStore, attempt: Attempt, now: datetime, *, at_its_word: bool
+) -> LedgerEntry | None:
+    """Return the entry of a file that has landed after all, though nobody could write it down."""
+    try:
+        # What the store honours is not known here; what counts as absent is made up for by reading the object.
+        found = StoreAbilities(checked_at=now)
+        if not file.landing_uri:
+            return None
+        return adopt(file, warehouse, ledger, attempt, found, at_its_word=at_its_word)
+    except LivekitBackupError as error:
+        log.warning("whether %s has landed unheard of is not known: %s", quoted(file.filename), error)
+        return None
 
 
 def _outcome(

@@ -18,7 +18,13 @@ from awscrt import checksums
 
 from livekit_backup.core.etags import multipart_etag
 from livekit_backup.core.storage import ConditionalStore, ObjectHead, ObjectStore, join_uri
-from livekit_backup.errors import ChecksumMismatchError, LivekitBackupError, RetryableError
+from livekit_backup.errors import (
+    ChecksumMismatchError,
+    LivekitBackupError,
+    RetryableError,
+    StorageUnavailableError,
+    UploadGoneError,
+)
 from livekit_backup.models.store_abilities import StoreAbilities
 
 CONTENT_TYPE = "application/octet-stream"
@@ -162,7 +168,14 @@ class _Probe:
     def _complete(
         self, store: ObjectStore, uri: str, upload_id: str, *, size: int = len(_BODY), crc64nvme: str = ""
     ) -> bool:
-        parts = store.list_parts(uri, upload_id) or ()
+        parts = store.list_parts(uri, upload_id)
+        if parts is None:
+            raise UploadGoneError(f"{uri}: the upload was aborted")
+        if not parts:
+            # Its refusal to make nothing an object would look like that of a wrong checksum.
+            raise StorageUnavailableError(
+                f"{uri}: the warehouse holds 0 bytes in 0 parts of {size} bytes in 1 sent to it"
+            )
         return store.complete_upload(uri, upload_id, parts, size=size, crc64nvme=crc64nvme)
 
     def _refuses(self, call: Callable[[], object]) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime
 
-from livekit_backup.models.outcome import Outcome
+from livekit_backup.models.outcome import IN_WAREHOUSE, Outcome
 from livekit_backup.models.references import FileIdentity
 from livekit_backup.models.wire import FrozenModel
+
+HAD_LANDED = "had_landed"
 
 
 class Attempt(FrozenModel):
@@ -39,10 +41,15 @@ class LedgerEntry(FileIdentity):
     unverified: tuple[str, ...] = ()
     """The checks that could not be made, each with why."""
     flags: tuple[str, ...] = ()
-    """What a person should know all the same: ``empty``."""
+    """What a person should know all the same: ``empty``, or ``had_landed`` of what has not landed now."""
     suspect: tuple[str, ...] = ()
     """What seems damaged in the media, each in half a sentence. It landed all the same, as the source has it."""
     first_seen: AwareDatetime | None = None
     """When the ledger first heard of this file; None in its first entry."""
     recorded_at: AwareDatetime
     attempt: Attempt = Attempt()
+
+    @property
+    def had_landed(self) -> bool:
+        """Whether it was ever written down that it landed: what has taken that object's place is somebody else's."""
+        return self.outcome in IN_WAREHOUSE or HAD_LANDED in self.flags

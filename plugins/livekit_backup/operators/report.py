@@ -60,6 +60,7 @@ class ReportOperator(RecoveryOperator):
                 run_window(context, settings),
                 self._failed_tasks(context),
                 datetime.now(UTC),
+                verify=settings.verify,
             )
             text = render(statement)
             uri = ledger.write_statement(statement, text)
