@@ -68,13 +68,13 @@ def preload() -> None:
     for module in MODULES:
         import_module(module)
     import boto3
-    import jinja2
+    from airflow.sdk import DAG
 
     from livekit_backup.core.http_connections import tls_context
     from livekit_backup.hooks.s3_client import make_ahead, new_session
 
     tls_context()
-    jinja2.Environment(autoescape=True).from_string("{{ label }}")
+    DAG("none", schedule=None).get_template_env().from_string("{{ label }}")
     # Opens no connection; keys of its own keep it from looking for others.
     keys = dict.fromkeys(("aws_access_key_id", "aws_secret_access_key"), "none")
     boto3.session.Session(**keys, botocore_session=new_session()).client("s3", region_name="us-east-1")
