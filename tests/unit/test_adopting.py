@@ -177,6 +177,17 @@ def test_what_somebody_made_of_a_landed_recording_stays_whatever_its_metadata_sa
     assert bench.store.objects[URI].startswith(b"cut by a person")
 
 
+def test_clearing_its_landing_removes_nothing_that_somebody_made_of_a_landed_recording():
+    bench = _bench()
+    recovery = bench.recovery(small=IN_PARTS, on_conflict=OnConflict.FAIL)
+    recovery.download([bench.file])
+    recovery.land([bench.file])
+    _alter(bench, b"cut by a person")
+    with pytest.raises(LandingConflictError):
+        recovery.land([bench.file])
+    assert bench.store.objects[URI] == b"cut by a person"
+
+
 def test_a_wrong_object_of_another_run_stays():
     bench = _bench(**NO_MD5)
     _killed_before_it_looked(bench, SMALL, Attempt(dag_id="d", run_id="r2"))

@@ -40,7 +40,13 @@ class Completion:
         content: bytes = b"",
         replace: bool = False,
         verify: Verify = Verify.STANDARD,
+        had_landed: bool = False,
     ) -> None:
+        """Prepare.
+
+        :param had_landed: it was written down once: what shows in its place now is somebody's, whatever it says.
+        """
+        self._had_landed = had_landed
         self._file = file
         self._upload = upload
         self._store = store
@@ -79,14 +85,15 @@ class Completion:
             # A store may show late what it has acknowledged; the next try finds it.
             raise StorageUnavailableError(f"{upload.landing_uri} is not there yet after it was completed")
         if wrong := self._what_is_wrong(head):
-            if completed and not self._is_ours(head):
+            is_ours = self._is_ours(head) and not (self._had_landed and completed is None)
+            if completed and not is_ours:
                 # Of two completions at the same instant stores were seen to let both win: look again later.
                 raise StorageUnavailableError(f"{upload.landing_uri} does not show what was completed: it {wrong}")
-            if not self._is_ours(head) and completed is None and self._replace:
+            if not is_ours and completed is None and self._replace:
                 raise UploadLostError(
                     f"the upload that was to replace {upload.landing_uri} was dropped: clear the download task"
                 )
-            if not self._is_ours(head):
+            if not is_ours:
                 raise LandingConflictError(
                     f"{upload.landing_uri} holds other content (it {wrong}): move it away, then clear the "
                     "verify_and_land task"

@@ -56,16 +56,26 @@ def land(
     """
     upload, content = (done.upload, done.content) if isinstance(done, WholeFile) else (done, b"")
     is_its_own = (upload.egress_id, upload.run, upload.filename) == file.key
-    if not is_new and (landed := ledger.find_landed(file)):
+    known = None if is_new else ledger.read(file)
+    if known and ledger.has_landed(known):
         if is_its_own:
             _drop(upload, store)
-        return landed.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
+        return known.model_copy(update={"outcome": Outcome.ALREADY_LANDED})
     if not is_its_own:
         raise UploadLostError(
             f"what download left here is of another file ({upload.egress_id} {quoted(upload.filename)}), since "
             "resolve_manifests ran again: clear the download task"
         )
-    completion = Completion(file, upload, store, abilities, content=content, replace=replace, verify=verify)
+    completion = Completion(
+        file,
+        upload,
+        store,
+        abilities,
+        content=content,
+        replace=replace,
+        verify=verify,
+        had_landed=bool(known and known.had_landed),
+    )
     try:
         entry = _complete_or_adopt(
             completion, lambda: adopt(file, store, ledger, attempt, abilities, at_its_word=False)
