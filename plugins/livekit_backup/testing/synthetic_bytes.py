@@ -48,7 +48,7 @@ class SyntheticBytes:
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
         """The bytes from ``start`` to ``stop``, in views of at most 1 MiB."""
-        block = _random_block(self.seed, min(self.size, MIB))
+        block = _random_block(self.seed, min(self.size, MIB), turns=self.size > MIB)
         stop = self.size if stop is None else min(stop, self.size)
         while start < stop:
             index, skipped = divmod(start, MIB)
@@ -58,11 +58,11 @@ class SyntheticBytes:
             start += length
 
 
-@lru_cache(maxsize=128)
-def _random_block(seed: str, length: int) -> memoryview:
+@lru_cache(maxsize=256)
+def _random_block(seed: str, length: int, *, turns: bool) -> memoryview:
     block = hashlib.shake_128(seed.encode()).digest(length)
     # Twice in a row, so that a block turned by any amount is one unbroken view.
-    return memoryview(block * 2 if length == MIB else block)
+    return memoryview(block * 2 if turns else block)
 
 
 class LiteralBytes:
