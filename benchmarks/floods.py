@@ -36,7 +36,7 @@ from table import Table, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALE = float(os.environ.get("BENCH_FLOODS", "1"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 MIB = 1024 * 1024
 OURS, NOTHING = "livekit_backup_recovery", "doing_nothing"
 FILES, SEGMENTS = (20, 200, 2_000, 10_000), (200, 2_000, 20_000)
