@@ -9,6 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk import Connection
 from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
 
 from livekit_backup.hooks import preloading, s3_client
@@ -123,3 +124,18 @@ def test_what_was_rehearsed_is_not_what_a_task_is_answered(client_ahead):
     [connection] = s3_client._clients_ahead.values()
     answers = connection.client.meta.events.emit("before-send.s3.HeadObject", request=SimpleNamespace(url="http://x"))
     assert not [answer for _, answer in answers if answer is not None]
+
+
+def test_a_rehearsal_that_fails_leaves_no_client_that_answers_itself(client_ahead, monkeypatch):
+    client = s3_client.S3Connection("aws_default", known=Connection.from_json(_connection(), "aws_default")).client
+    monkeypatch.setattr(client, "put_object", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        s3_client.make_ahead([(SimpleNamespace(aws_conn_id="aws_default", is_static=True, client=client), "b")])
+    answers = client.meta.events.emit("before-send.s3.HeadObject", request=SimpleNamespace(url="http://x"))
+    assert not [answer for _, answer in answers if answer is not None]
+    assert not s3_client._clients_ahead
+
+
+def test_a_connection_that_cannot_be_read_is_left_to_the_tasks(client_ahead, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"login": "key", "password": "a secret"')
+    assert list(preloading._places_at_hand()) == []

@@ -91,7 +91,12 @@ def _places_at_hand() -> Iterator[tuple[S3Connection, str]]:
     for conn_id, bucket in configured_places():
         if text := os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}"):
             read = Connection.from_json if text.lstrip().startswith("{") else Connection.from_uri
-            yield S3Connection(conn_id, known=read(text, conn_id)), bucket
+            try:
+                known = read(text, conn_id)
+            except (TypeError, ValueError):
+                # The tasks say what is wrong with it; the reason could quote its keys.
+                continue
+            yield S3Connection(conn_id, known=known), bucket
 
 
 def _forks_tasks() -> bool:
