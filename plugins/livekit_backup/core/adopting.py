@@ -7,6 +7,7 @@ word another's took the place of. Should the link be dead by then, it is all tha
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from livekit_backup.core.completing import Completion
 from livekit_backup.core.landing_keys import beside_prefix
@@ -45,50 +46,43 @@ def adopt(
     :raises ChecksumMismatchError: a wrong one was removed.
     :raises StorageUnavailableError, AccessDeniedError: as the store says.
     """
-    head = store.head(file.landing_uri)
-    if head is None:
-        return None
-    if is_of(file, head.metadata):
-        return _adopted(file, head, store, ledger, attempt, abilities, at_its_word=at_its_word)
-    for uri in list(store.list_keys(beside_prefix(file.landing_uri))):
-        head = store.head(uri)
-        if head and is_of(file, head.metadata):
-            there = file.model_copy(update={"landing_uri": uri, "is_beside": True})
-            if entry := _adopted(there, head, store, ledger, attempt, abilities, at_its_word=at_its_word):
-                return entry
+    for there, head in _standing(file, store):
+        mark = head.metadata.get(MARK, "")
+        is_ours = is_of_run(mark, attempt)
+        noted = UploadNotes(ledger, attempt).marked(there, mark) if is_ours else None
+        result = noted.result if noted else None
+        claim = result or _by_metadata(there, head)
+        if claim is None:
+            continue
+        known = ledger.read(there)
+        is_removable = is_ours and not (known and known.had_landed)
+        claim = claim.model_copy(update={"mark": mark if is_removable else ""})
+        completion = Completion(there, claim, store, abilities)
+        try:
+            completion.look(check_source(result, there.size) if result else _unsaid(there, head.size))
+        except (CorruptError, LandingConflictError, UploadLostError):
+            # It is another by now, or gone, or says what it is not.
+            continue
+        if result or at_its_word:
+            log.warning(
+                "%s stands at %s, and nobody wrote that down: it does now", quoted(there.filename), there.landing_uri
+            )
+            return ledger.record(completion.entry(attempt))
     return None
 
 
-def _adopted(
-    file: RecordingFile,
-    head: ObjectHead,
-    store: ObjectStore,
-    ledger: Ledger,
-    attempt: Attempt,
-    abilities: StoreAbilities,
-    *,
-    at_its_word: bool,
-) -> LedgerEntry | None:
-    mark = head.metadata.get(MARK, "")
-    is_ours = is_of_run(mark, attempt)
-    noted = UploadNotes(ledger, attempt).marked(file, mark) if is_ours else None
-    result = noted.result if noted else None
-    claim = result or _by_metadata(file, head)
-    if claim is None:
-        return None
-    known = ledger.read(file)
-    is_removable = is_ours and not (known and known.had_landed)
-    claim = claim.model_copy(update={"mark": mark if is_removable else ""})
-    completion = Completion(file, claim, store, abilities)
-    try:
-        completion.look(check_source(result, file.size) if result else _unsaid(file, head.size))
-    except (CorruptError, LandingConflictError, UploadLostError):
-        # It is another by now, or gone, or says what it is not.
-        return None
-    if not (result or at_its_word):
-        return None
-    log.warning("%s stands at %s, and nobody wrote that down: it does now", quoted(file.filename), file.landing_uri)
-    return ledger.record(completion.entry(attempt))
+def _standing(file: RecordingFile, store: ObjectStore) -> Iterator[tuple[RecordingFile, ObjectHead]]:
+    """Give what says that it is this file: the object at its landing key, else those beside another's."""
+    head = store.head(file.landing_uri)
+    if head is None:
+        return
+    if is_of(file, head.metadata):
+        yield file, head
+        return
+    for uri in list(store.list_keys(beside_prefix(file.landing_uri))):
+        head = store.head(uri)
+        if head and is_of(file, head.metadata):
+            yield file.model_copy(update={"landing_uri": uri, "is_beside": True}), head
 
 
 def _by_metadata(file: RecordingFile, head: ObjectHead) -> Upload | None:
